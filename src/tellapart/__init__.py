@@ -1,0 +1,65 @@
+"""Tellapart: from labelled images to a trained, honestly judged, shippable classifier.
+
+The names below are resolved when they are first used, so that `import tellapart` is quick and does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from tellapart.api.evaluate import Evaluation, evaluate
+    from tellapart.api.load import load
+    from tellapart.api.run import Run
+    from tellapart.api.train import train
+    from tellapart.config import RunConfig
+    from tellapart.errors import TellapartError
+    from tellapart.exporting.classifier import Classifier, Prediction
+    from tellapart.training.plain import train_model, train_one_epoch, validate
+
+_HOMES = {
+    "Classifier": "tellapart.exporting.classifier",
+    "Evaluation": "tellapart.api.evaluate",
+    "Prediction": "tellapart.exporting.classifier",
+    "Run": "tellapart.api.run",
+    "RunConfig": "tellapart.config",
+    "TellapartError": "tellapart.errors",
+    "evaluate": "tellapart.api.evaluate",
+    "load": "tellapart.api.load",
+    "train": "tellapart.api.train",
+    "train_model": "tellapart.training.plain",
+    "train_one_epoch": "tellapart.training.plain",
+    "validate": "tellapart.training.plain",
+}
+_ROOMS = ("data", "models", "optim", "recipes", "training", "evaluation", "exporting", "config", "errors", "seeding")
+
+__all__ = [
+    "Classifier",
+    "Evaluation",
+    "Prediction",
+    "Run",
+    "RunConfig",
+    "TellapartError",
+    "__version__",
+    "evaluate",
+    "load",
+    "train",
+    "train_model",
+    "train_one_epoch",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"tellapart.{name}")
+    raise AttributeError(f"module 'tellapart' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_ROOMS]

@@ -1,0 +1,188 @@
+"""`evaluate`: a run's metrics on one of its splits, each image counted once, each number with its interval."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tellapart.api.load import load
+from tellapart.api.run import Run
+from tellapart.data.scan import read_images
+from tellapart.data.sources import Source, open_source
+from tellapart.data.splits import SPLITS, Split, storable_paths
+from tellapart.errors import DataError, RunError, unknown_name
+from tellapart.evaluation.metrics import Estimate, evaluate_predictions, metrics_json
+from tellapart.evaluation.predictions import Predictions
+from tellapart.exporting.classifier import Classifier
+from tellapart.training.progress import Progress, make_progress
+
+_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics on a split. `n` images were evaluated of the `num_given` that the split has."""
+
+    split: str
+    n: int
+    num_given: int
+    metrics: dict[str, Estimate]
+    predictions: Predictions
+
+    @staticmethod
+    def of(split: str, predictions: Predictions, seed: int) -> Evaluation:
+        """Return the metrics of a table of predictions; the bootstrap is a function of the seed."""
+        metrics = evaluate_predictions(predictions, seed=seed)
+        return Evaluation(split, len(predictions), predictions.num_given, metrics, predictions)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `evaluate --json` prints."""
+        return {
+            "split": self.split,
+            "n": self.n,
+            "num_given": self.num_given,
+            "metrics": metrics_json(self.metrics),
+        }
+
+
+def evaluate(
+    run: str | os.PathLike[str] | Run,
+    split: str = "val",
+    *,
+    data: Any = None,
+    device: str = "auto",
+    progress: bool | Progress = True,
+) -> Evaluation:
+    """Return a run's metrics on a split of its data, and store the predictions in the run.
+
+    Args:
+        run: a run or its folder.
+        split: "val", "test" or "train". A look at test is recorded in the run.
+        data: the data again, for a run that was trained on arrays.
+        device: where to compute.
+        progress: whether to show a progress bar.
+
+    Raises:
+        RunError: no such run or split, or the split is empty.
+        DataError: images are missing or their pixels changed since the split was stored.
+    """
+    run = run if isinstance(run, Run) else Run(Path(run))
+    if split not in SPLITS:
+        raise RunError(unknown_name("split", split, SPLITS))
+    classifier = load(run, device=device)
+    rows = run.split.rows(split)
+    if not len(rows):
+        raise RunError(f"{run.path}: the run has no {split} images.{_why_empty(run, split)}")
+    source = _open_again(run, data)
+    source_rows = _source_rows(source, run.split, rows)
+    display = progress if isinstance(progress, Progress) else make_progress(progress)
+    with display.task(f"evaluating {split}", len(rows)) as advance:
+        reduced = _read_checked(source, source_rows, run.split, rows, classifier, advance)
+        outputs = classify(classifier, reduced)
+    predictions = Predictions(
+        task=classifier.task,
+        classes=classifier.classes,
+        indices=rows,
+        paths=[run.split.paths[row] for row in rows],
+        targets=aligned_targets(source, classifier)[source_rows],
+        outputs=outputs,
+        num_given=run.split.num_given(split),
+    )
+    evaluation = Evaluation.of(split, predictions, run.config.seed)
+    record(run, evaluation)
+    return evaluation
+
+
+def record(run: Run, evaluation: Evaluation) -> None:
+    """Store the predictions, and note in the run that somebody looked at the split, and with which weights."""
+    evaluation.predictions.save(run.path / "predictions" / f"{evaluation.split}.parquet")
+    line = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "weights": hashlib.sha256((run.bundle / "model.safetensors").read_bytes()).hexdigest(),
+        **evaluation.as_dict(),
+    }
+    with (run.path / "evaluations.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def looks_at(run: Run, split: str) -> list[dict[str, Any]]:
+    """Return the recorded evaluations of a split, oldest first."""
+    path = run.path / "evaluations.jsonl"
+    lines = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
+    return [line for line in lines if line["split"] == split]
+
+
+def classify(classifier: Classifier, reduced: Iterator[torch.Tensor]) -> np.ndarray:
+    """Return outputs float32 `(N, K)` for reduced images uint8 `(C, R, R)`, computed a batch at a time."""
+    outputs: list[torch.Tensor] = []
+    batch: list[torch.Tensor] = []
+    for image in reduced:
+        batch.append(image)
+        if len(batch) == _BATCH_SIZE:
+            outputs.append(classifier.outputs(torch.stack(batch)).cpu())
+            batch = []
+    if batch:
+        outputs.append(classifier.outputs(torch.stack(batch)).cpu())
+    return torch.cat(outputs).numpy()
+
+
+def aligned_targets(source: Source, classifier: Classifier) -> np.ndarray:
+    """Return the source's targets with classes in the classifier's order, matched by name."""
+    if source.classes == classifier.classes or classifier.task == "regression":
+        return source.targets
+    unknown = [name for name in source.classes if name not in classifier.classes]
+    if unknown:
+        raise DataError(f"{source.name}: the classifier does not know the class '{unknown[0]}'.")
+    order = np.array([classifier.classes.index(name) for name in source.classes])
+    if classifier.task == "multiclass":
+        return order[source.targets]
+    targets = np.zeros((len(source), len(classifier.classes)), dtype=np.float32)
+    targets[:, order] = source.targets
+    return targets
+
+
+def _why_empty(run: Run, split: str) -> str:
+    if run.split.num_given(split):
+        return " None of those it was given could be read."
+    return " It was trained with --data.test-fraction 0." if split == "test" else ""
+
+
+def _open_again(run: Run, data: Any) -> Source:
+    settings = run.config.data
+    if data is None and settings.source == "<arrays>":
+        raise RunError(f"{run.path}: this run was trained on arrays; give them again as `data`.")
+    return open_source(settings.source if data is None else data, data_dir=settings.data_dir, task=settings.task)
+
+
+def _source_rows(source: Source, split: Split, rows: np.ndarray) -> np.ndarray:
+    """Return where in the source the split's rows are, by path; files that came later do not matter."""
+    place = {path: row for row, path in enumerate(storable_paths(source))}
+    missing = [split.paths[row] for row in rows if split.paths[row] not in place]
+    if missing:
+        raise DataError(
+            f"{source.name}: {len(missing):,} of {len(rows):,} images of the split are no longer there "
+            f"({', '.join(missing[:3])}). Put them back; a number without them would be another one."
+        )
+    return np.array([place[split.paths[row]] for row in rows], dtype=np.int64)
+
+
+def _read_checked(
+    source: Source, source_rows: np.ndarray, split: Split, rows: np.ndarray, classifier: Classifier, advance: Any
+) -> Iterator[torch.Tensor]:
+    readings = read_images(source, source_rows, classifier.module.preprocess)
+    for row, reading in zip(rows, readings, strict=True):
+        if reading.image is None:
+            raise DataError(f"{split.paths[row]}: could be read when the split was made, and cannot now: {reading.error}.")
+        if reading.pixel_hash != split.pixel_hashes[row]:
+            raise DataError(f"{split.paths[row]}: its pixels are not those that it had when the split was made.")
+        advance(1)
+        yield reading.image

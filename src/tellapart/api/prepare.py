@@ -1,0 +1,138 @@
+"""From what a user asks for to a whole config: the data's summary, the recipe, the user's own choices, all checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tellapart.config import RunConfig, get, override
+from tellapart.data.augment import AUGMENTATIONS, MIXES
+from tellapart.data.scan import typical_size_px
+from tellapart.data.sources import Source, open_source
+from tellapart.errors import ConfigError, unknown_name
+from tellapart.models import MODELS
+from tellapart.optim import LOSSES, OPTIMIZERS, SCHEDULES
+from tellapart.recipes import RECIPES, DataSummary
+
+_LOSS_OF_TASK = {
+    "multiclass": "cross-entropy",
+    "multilabel": "binary-cross-entropy",
+    "regression": "mean-squared-error",
+}
+_LOSSES_OF_TASK = {
+    "multiclass": set(LOSSES),
+    "multilabel": {"binary-cross-entropy", "mean-squared-error"},
+    "regression": {"mean-squared-error"},
+}
+# Which names each field may take; the tables themselves live beside what they name.
+NAMES = {
+    "recipe": RECIPES,
+    "model.name": MODELS,
+    "loss.name": ("auto", *LOSSES),
+    "optim.name": OPTIMIZERS,
+    "schedule.name": SCHEDULES,
+    "augment.transforms": (*AUGMENTATIONS, *MIXES),
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An opened source and the config that is complete for it."""
+
+    source: Source
+    config: RunConfig
+
+
+def prepare(data: Any, recipe: str, changes: Mapping[str, Any]) -> Prepared:
+    """Open the data, ask the recipe, and apply the user's changes.
+
+    Args:
+        data: what `open_source` takes: a name, a path, a pair of arrays, a source.
+        recipe: a key of RECIPES.
+        changes: values by dotted name, as text or typed.
+
+    Raises:
+        ConfigError: everything that is wrong with `recipe` and `changes`, together.
+        DataError: the data cannot be opened.
+    """
+    changes = {name.replace("-", "_"): value for name, value in changes.items()}
+    problems = [] if recipe in RECIPES else [f"recipe: {unknown_name('name', recipe, RECIPES)}"]
+    try:
+        asked = override(RunConfig(), changes, {k: v for k, v in NAMES.items() if k in changes})
+    except ConfigError as error:
+        # Combinations are judged on the whole config below: against the recipe's values, not the defaults.
+        only_names = [p for p in error.problems if p.split(":")[0].split(" ")[0] in changes or "unknown field" in p]
+        if problems or only_names:
+            raise ConfigError(problems + error.problems) from None
+        asked = None
+    if problems:
+        raise ConfigError(problems)
+    data_dir = asked.data.data_dir if asked else str(changes.get("data.data_dir", ""))
+    task = asked.data.task if asked else str(changes.get("data.task", "auto"))
+    source = open_source(data, data_dir=data_dir, task=task)
+    base = RECIPES[recipe](summarize(source))
+    config = override(base, {**_consequences(base, changes), **changes}, NAMES)
+    return Prepared(source, _resolve(config, data, source))
+
+
+def summarize(source: Source) -> DataSummary:
+    """Return what a recipe may know of the source."""
+    return DataSummary(
+        name=source.name,
+        task=source.task,
+        num_images=sum(part != "test" for part in source.parts),
+        num_classes=len(source.classes),
+        num_channels=source.num_channels,
+        size_px=typical_size_px(source) or 32,
+    )
+
+
+def _consequences(base: RunConfig, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a user's choice makes of the recipe's other choices, where they cannot go together."""
+    follow: dict[str, Any] = {}
+    if str(changes.get("model.pretrained", "")).lower() in ("true", "yes", "on", "1"):
+        follow["preprocess.normalize"] = "pretrained"
+    if changes.get("loss.name") == "mean-squared-error":
+        follow |= {"loss.label_smoothing": 0.0, "loss.class_weights": "none"}
+    if changes.get("schedule.warmup_epochs") and base.schedule.name == "one-cycle":
+        follow["schedule.name"] = "cosine"
+    if "preprocess.size_px" in changes and base.preprocess.resize_px:
+        follow["preprocess.resize_px"] = 0
+    return follow
+
+
+def _resolve(config: RunConfig, data: Any, source: Source) -> RunConfig:
+    """Fill in what was left to be found out, so that the stored config is whole."""
+    loss = _LOSS_OF_TASK[source.task] if config.loss.name == "auto" else config.loss.name
+    if loss not in _LOSSES_OF_TASK[source.task]:
+        fitting = ", ".join(sorted(_LOSSES_OF_TASK[source.task]))
+        raise ConfigError([f"loss.name: '{loss}' does not fit a {source.task} task. Fitting: {fitting}"])
+    size_px = config.preprocess.size_px or RECIPES[config.recipe](summarize(source)).preprocess.size_px
+    return replace(
+        config,
+        data=replace(config.data, source=storable_name(data), task=source.task),
+        loss=replace(config.loss, name=loss),
+        preprocess=replace(config.preprocess, size_px=size_px, resize_px=max(config.preprocess.resize_px, size_px)),
+    )
+
+
+def storable_name(data: Any) -> str:
+    """Return what finds the data again: a name, an absolute path, or "<arrays>" for what only the caller has."""
+    if not isinstance(data, str | os.PathLike):
+        return "<arrays>"
+    text = os.fspath(data)
+    return str(Path(text).resolve()) if Path(text).exists() and os.sep in os.fspath(Path(text).resolve()) else text
+
+
+def differences(config: RunConfig, changes: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each change that a stored config does not agree with."""
+    wanted = override(config, changes, {k: v for k, v in NAMES.items() if k in changes})
+    names = [name.replace("-", "_") for name in changes]
+    return [
+        f"{name}: the run has {get(config, name)!r}, this command asks for {get(wanted, name)!r}"
+        for name in names
+        if get(config, name) != get(wanted, name)
+    ]

@@ -1,0 +1,259 @@
+"""`train`: from labelled images to a run folder with an honestly judged classifier in it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tellapart
+from tellapart import config as configs
+from tellapart import hardware
+from tellapart.api.evaluate import Evaluation, classify, record
+from tellapart.api.job import Job
+from tellapart.api.prepare import Prepared, differences, prepare
+from tellapart.api.reading import ReadData, read_data
+from tellapart.api.run import Run, new_run_path, write_json
+from tellapart.config import RunConfig
+from tellapart.data.sources import open_source
+from tellapart.errors import ConfigError, MissingError, RunError
+from tellapart.evaluation.metrics import HEADLINE, HIGHER_IS_BETTER, format_accuracy
+from tellapart.evaluation.predictions import Predictions
+from tellapart.exporting.bundle import save_bundle
+from tellapart.exporting.classifier import Classifier
+from tellapart.training.checkpoint import checkpoints, load_newest
+from tellapart.training.history import History
+from tellapart.training.loop import fit
+from tellapart.training.plan import RunPlan, StopRequest
+from tellapart.training.progress import Progress, make_progress
+from tellapart.training.recorder import RunRecorder
+from tellapart.training.step import TrainStep
+
+
+def train(
+    data: Any = "digits",
+    *,
+    recipe: str = "auto",
+    model: str | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    run: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    precision: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    progress: bool | Progress = True,
+) -> Run:
+    """Train a classifier and return its run; everything it made is in the run's folder.
+
+    Args:
+        data: a data set's name, a folder, a Parquet or npz file, or a pair (images, targets).
+        recipe: a name from `tellapart ls recipes`; "auto" goes by size and number of the images.
+        model: a name from `tellapart ls models`, `timm:NAME` or `torchvision:NAME`.
+        epochs: passes over the training images.
+        batch_size: images an update sees.
+        seed: the one seed of the run.
+        run: its folder, new or empty; by default `runs/DATE-DATA-MODEL`.
+        resume: go on with the run in `run`, or do nothing if it has ended.
+        device: auto, cpu, cuda, mps.
+        precision: auto, float32, bf16.
+        options: any other field of the config by its dotted name, such as {"optim.lr": 0.01}.
+        progress: True shows a live line or plain lines, False nothing; or a display of one's own.
+
+    Raises:
+        ConfigError: everything that is wrong with the arguments, together.
+        DataError: images that cannot be read or divided.
+        RunError: the run's folder is in use, or cannot be resumed.
+        NonFiniteLossError: the loss became NaN or infinite; the last checkpoint is kept.
+        Interrupted: a signal asked the run to stop; it is saved and can be resumed.
+    """
+    started_at = time.perf_counter()
+    named = {
+        "model.name": model,
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "seed": seed,
+        "compute.device": device,
+        "compute.precision": precision,
+    }
+    changes = {**{name: value for name, value in named.items() if value is not None}, **(options or {})}
+    display = progress if isinstance(progress, Progress) else make_progress(progress)
+    _refuse_several_processes()
+    try:
+        if resume:
+            return _resume(data, run, changes, display, started_at)
+        prepared = prepare(data, recipe, changes)
+        path = new_run_path(prepared.config, prepared.source.name, run)
+        return _train(prepared, path, display, started_at, is_new=True)
+    finally:
+        display.close()
+
+
+def _refuse_several_processes() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise MissingError("several processes cannot train one model together yet. Start `tellapart train` without torchrun.")
+
+
+def _resume(
+    data: Any, path: str | os.PathLike[str] | None, changes: Mapping[str, Any], display: Progress, started_at: float
+) -> Run:
+    if path is None:
+        raise ConfigError(["run: which run to resume? Give its folder."])
+    run = Run(Path(path))
+    other = differences(run.config, changes)
+    if other:
+        raise ConfigError([*other, "a run keeps its config; resume without these, or start a new run"])
+    if run.result is not None:
+        display.say(f"{run.path}: this run has ended; there is nothing left to do.")
+        return run
+    settings = run.config.data
+    if settings.source == "<arrays>" and isinstance(data, str):
+        raise RunError(f"{run.path}: this run was trained on arrays; give them again as `data`.")
+    source = open_source(
+        data if settings.source == "<arrays>" else settings.source, data_dir=settings.data_dir, task=settings.task
+    )
+    return _train(Prepared(source, run.config), run.path, display, started_at, is_new=False)
+
+
+def _train(prepared: Prepared, path: Path, display: Progress, started_at: float, *, is_new: bool) -> Run:
+    device = hardware.choose_device(prepared.config.compute.device)
+    precision = hardware.choose_precision(device, prepared.config.compute.precision)
+    # Stored as found, so that the run goes on in the same precision wherever it is resumed.
+    config = replace(prepared.config, compute=replace(prepared.config.compute, precision=precision))
+    run = Run(path)
+    has_split = (path / "split.parquet").exists()
+    data = read_data(prepared.source, config, device, display, run.split if has_split else None)
+    job = Job.make(config, data, device)
+    if is_new:
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / "environment.json", environment())
+        write_json(path / "config.json", configs.to_dict(config))
+    if not has_split:
+        data.split.save(path / "split.parquet")
+    _fit(job, path, display)
+    return _finish(job, run, display, started_at)
+
+
+def _fit(job: Job, path: Path, display: Progress) -> None:
+    """Train from the newest checkpoint, or from the start, to the end."""
+    config, state, folder = job.config, job.state, path / "checkpoints"
+    history_bytes = 0
+    if checkpoints(folder):
+        extra, warnings = load_newest(folder, state)
+        history_bytes = extra["history_bytes"]
+        for warning in warnings:
+            display.say(f"warning: {warning}")
+        display.say(f"resuming at epoch {state.epoch + 1}, batch {state.batch_in_epoch + 1}")
+    task = job.data.source.task
+    recorder = RunRecorder(
+        History(path / "history.jsonl", history_bytes),
+        display,
+        job.loader,
+        num_epochs=config.train.epochs,
+        num_val=len(job.data.split.rows("val")),
+        interval=config.train.log_interval_steps,
+    )
+    metric = HEADLINE[task]
+    stop = StopRequest()
+    plan = RunPlan(
+        config.train, folder, recorder, metric=metric, higher_is_better=HIGHER_IS_BETTER[metric], stop=stop
+    )
+    step = TrainStep(
+        job.criterion,
+        job.prepare,
+        seed=config.seed,
+        precision=config.compute.precision,
+        accumulation_steps=config.train.accumulation_steps,
+        clip_norm=config.optim.clip_norm,
+    )
+    with torch.random.fork_rng(devices=[]), stop.listening():
+        try:
+            fit(state, job.loader, step, recorder.timed(job.validate), plan, recorder)
+        finally:
+            recorder.history.close()
+
+
+def _finish(job: Job, run: Run, display: Progress, started_at: float) -> Run:
+    """Judge the chosen weights on val, write the bundle, and mark the run as ended."""
+    config, data = job.config, job.data
+    weights = job.state.best_weights if config.train.select == "best" else job.state.weights_to_ship()
+    assert weights is not None, "a run has at least one epoch"
+    job.state.model.load_state_dict(weights)
+    module = job.module.eval()
+    classifier = Classifier(module, data.source.classes, {}, job.device)
+    evaluation = judge(classifier, data, (image for batch in job.batches("val") for image in batch.images), config.seed)
+    save_bundle(run.bundle, module, describe(job, evaluation))
+    record(run, evaluation)
+    result = {
+        "run": str(run.path),
+        "split": "val",
+        "n": evaluation.n,
+        "num_given": evaluation.num_given,
+        "metrics": evaluation.as_dict()["metrics"],
+        "best_epoch": job.state.best_epoch,
+        "epochs": job.state.epoch,
+        "seconds": round(time.perf_counter() - started_at, 3),
+    }
+    write_json(run.path / "result.json", result)
+    headline = HEADLINE[data.source.task]
+    if headline == "top1":
+        display.say(f"accuracy on val: {format_accuracy(evaluation.metrics['top1'], evaluation.n)}")
+    else:
+        found = evaluation.metrics[headline]
+        display.say(f"{headline} on val: {found.value:.4f} ({found.low:.4f} to {found.high:.4f}, n = {evaluation.n:,})")
+    return run
+
+
+def judge(classifier: Classifier, data: ReadData, reduced: Iterator[torch.Tensor], seed: int) -> Evaluation:
+    """Return the metrics on val of the classifier as it is shipped."""
+    rows = data.split.rows("val")
+    predictions = Predictions(
+        task=data.source.task,
+        classes=data.source.classes,
+        indices=rows,
+        paths=[data.split.paths[row] for row in rows],
+        targets=data.source.targets[rows],
+        outputs=classify(classifier, reduced),
+        num_given=data.split.num_given("val"),
+    )
+    return Evaluation.of("val", predictions, seed)
+
+
+def describe(job: Job, evaluation: Evaluation) -> dict[str, Any]:
+    """Return what the bundle's config.json tells beside the preprocessing and the hashes."""
+    config, data = job.config, job.data
+    return {
+        "model": {
+            "name": config.model.name,
+            "num_classes": data.num_outputs,
+            "in_channels": data.source.num_channels,
+            "size_px": config.preprocess.size_px,
+        },
+        "classes": list(data.source.classes),
+        "data": {
+            "name": data.source.name,
+            "num_train": len(data.split.rows("train")),
+            "epochs": job.state.epoch,
+            "best_epoch": job.state.best_epoch,
+            "seed": config.seed,
+            "recipe": config.recipe,
+        },
+        "val": {key: value for key, value in evaluation.as_dict().items() if key != "split"},
+        "versions": environment()["versions"],
+        "license": None,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Return the command and the versions that a run was made with."""
+    import platform
+
+    versions = {"tellapart": tellapart.__version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    return {"command": sys.argv, "versions": versions, "platform": platform.platform()}

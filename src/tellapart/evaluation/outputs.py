@@ -1,0 +1,22 @@
+"""From logits to what a user reads: probabilities, or numbers in the targets' own unit."""
+
+from __future__ import annotations
+
+import torch
+
+
+def to_outputs(logits: torch.Tensor, task: str, target_mean: torch.Tensor, target_std: torch.Tensor) -> torch.Tensor:
+    """Return probabilities (multiclass: softmax, multilabel: sigmoid) or values (regression), float32 `(B, K)`.
+
+    Args:
+        logits: `(B, K)` of any floating dtype.
+        task: "multiclass", "multilabel" or "regression".
+        target_mean: `(K,)`, of the training targets; used by regression, whose network learns standardised targets.
+        target_std: `(K,)`.
+    """
+    logits = logits.float()
+    if task == "multiclass":
+        return logits.softmax(1)
+    if task == "multilabel":
+        return logits.sigmoid()
+    return logits * target_std + target_mean

@@ -1,0 +1,143 @@
+"""A trained classifier, ready to be asked: files, pictures, arrays or tensors in, names and probabilities out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tellapart import hardware
+from tellapart.data.decode import ImageError, decode, picture_pixels
+from tellapart.errors import DataError
+from tellapart.exporting.module import ClassifierModule
+
+_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the classifier says of one image.
+
+    `label` is the name of the class (several labels joined by "|"; for numbers, the value as text), `prob` its
+    probability, `probs` every class's by name (for numbers: the values).
+    """
+
+    label: str
+    prob: float
+    probs: dict[str, float] = field(repr=False)
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """Return the `k` most probable classes, best first; equal ones in the classes' order."""
+        return sorted(self.probs.items(), key=lambda item: -item[1])[:k]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained classifier with its classes' names.
+
+    `module` turns decoded uint8 images into outputs, `info` is what the bundle's config.json says of it.
+    """
+
+    module: ClassifierModule
+    classes: tuple[str, ...]
+    info: dict[str, Any] = field(repr=False)
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def task(self) -> str:
+        """What the outputs mean: "multiclass", "multilabel" or "regression"."""
+        return self.module.task
+
+    def predict(self, images: Any, *, batch_size: int = _BATCH_SIZE) -> list[Prediction]:
+        """Return a prediction for each image.
+
+        Args:
+            images: one or several of: path, encoded bytes, PIL image, uint8 array `(H, W)` or `(H, W, C)`, uint8
+                tensor `(C, H, W)`. An array `(N, H, W, C)` or a tensor `(N, C, H, W)` is several.
+            batch_size: images computed at a time.
+
+        Raises:
+            DataError: an image cannot be read, with its place and the reason.
+        """
+        return [self._only_prediction(image, result) for image, result in self.predict_each(_listed(images), batch_size)]
+
+    def _only_prediction(self, image: Any, result: Prediction | ImageError) -> Prediction:
+        if isinstance(result, ImageError):
+            what = f"{os.fspath(image)}: " if isinstance(image, str | os.PathLike) else ""
+            raise DataError(f"{what}{result}") from None
+        return result
+
+    def predict_each(
+        self, images: Iterable[Any], batch_size: int = _BATCH_SIZE
+    ) -> Iterator[tuple[Any, Prediction | ImageError]]:
+        """Yield each image with its prediction, or with the reason why it cannot be read; decodes ahead of the model."""
+        iterator = iter(images)
+        with ThreadPoolExecutor(hardware.num_cpus(), thread_name_prefix="decode") as pool:
+            waiting = list(islice(iterator, batch_size))
+            decoded = pool.map(self._try_reduce, waiting)
+            while waiting:
+                results = list(decoded)
+                following = list(islice(iterator, batch_size))
+                decoded = pool.map(self._try_reduce, following)
+                yield from zip(waiting, self._predict_reduced(results), strict=True)
+                waiting = following
+
+    def _predict_reduced(self, images: Sequence[torch.Tensor | ImageError]) -> list[Prediction | ImageError]:
+        readable = [image for image in images if isinstance(image, torch.Tensor)]
+        outputs = iter(self.outputs(torch.stack(readable)).cpu().tolist() if readable else [])
+        return [image if isinstance(image, ImageError) else self._prediction(next(outputs)) for image in images]
+
+    @torch.inference_mode()
+    def outputs(self, reduced: torch.Tensor) -> torch.Tensor:
+        """Return outputs float32 `(B, K)` for images that `module.preprocess.reduce` made."""
+        return self.module.from_reduced(reduced.to(self.device))
+
+    def _prediction(self, outputs: list[float]) -> Prediction:
+        probs = dict(zip(self.classes, outputs, strict=True))
+        if self.task == "regression":
+            return Prediction(", ".join(f"{value:.6g}" for value in outputs), float("nan"), probs)
+        if self.task == "multilabel":
+            chosen = [name for name, prob in probs.items() if prob >= 0.5]
+            return Prediction("|".join(chosen), max(outputs), probs)
+        best = max(range(len(outputs)), key=outputs.__getitem__)
+        return Prediction(self.classes[best], outputs[best], probs)
+
+    def _try_reduce(self, image: Any) -> torch.Tensor | ImageError:
+        try:
+            return self.reduce(image)
+        except ImageError as error:
+            return error
+        except OSError as error:
+            return ImageError(error.strerror or str(error))
+
+    def reduce(self, image: Any) -> torch.Tensor:
+        """Return one image of any accepted kind, decoded and reduced: uint8 `(C, R, R)`."""
+        pixels = decode(_raw(image), self.module.preprocess.num_channels)
+        return self.module.preprocess.reduce(torch.from_numpy(pixels))
+
+
+def _listed(images: Any) -> Iterable[Any]:
+    """Return several images as they are and a single one in a list."""
+    single = isinstance(images, str | os.PathLike | bytes) or hasattr(images, "getexif")
+    if isinstance(images, np.ndarray | torch.Tensor):
+        single = images.ndim < 4
+    return [images] if single else images
+
+
+def _raw(image: Any) -> bytes | np.ndarray:
+    if hasattr(image, "getexif"):
+        return picture_pixels(image)
+    if isinstance(image, str | os.PathLike):
+        return Path(image).read_bytes()
+    if isinstance(image, torch.Tensor):
+        if image.ndim == 3:
+            image = image.permute(1, 2, 0)
+        return np.ascontiguousarray(image.cpu().numpy())
+    return image
