@@ -82,7 +82,9 @@ def test_no_code_is_loaded_from_disk() -> None:
         if name not in allowed:
             assert "import pickle" not in text, name
         for word in ("torch.load(", "torch.save(", "eval(", "exec(", "allow_pickle=True"):
-            assert word not in text.replace(".eval(", "") or (word == "torch.load(" and "weights_only=True" in text), name
+            assert word not in text.replace(".eval(", "") or (word == "torch.load(" and "weights_only=True" in text), (
+                name
+            )
 
 
 def run_python(code: str) -> str:

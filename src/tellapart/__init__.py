@@ -6,9 +6,15 @@ The names below are resolved when they are first used, so that `import tellapart
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# torch's OpenMP threads wait for each other by spinning. On a machine that does something else as well, a thread that
+# lost its core is then waited for by threads that burn theirs: a training step took 25 times as long (docs/LOG.md).
+# libgomp reads this once, when torch is loaded; whoever has set it keeps their value.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from tellapart.api.evaluate import Evaluation, evaluate

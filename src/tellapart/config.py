@@ -1,4 +1,4 @@
-"""RunConfig: every choice of a run, typed, documented, checked all at once, and stored as JSON that loads back equal."""
+"""RunConfig: every choice of a run, typed, documented, checked all at once, stored as JSON that loads back."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class AugmentConfig:
     transforms: tuple[str, ...] = option(("none",), "names from `tellapart ls augmentations`, applied in this order")
     pad_px: int = option(4, "flip-crop: largest shift in pixels", low=0, high=512)
     rotation_degrees: float = option(15.0, "rotation: largest angle in degrees", low=0.0, high=180.0)
-    jitter: float = option(0.4, "color-jitter: largest change of brightness, contrast and saturation", low=0.0, high=1.0)
+    jitter: float = option(0.4, "color-jitter: largest change of brightness and the like", low=0.0, high=1.0)
     min_scale: float = option(0.35, "random-resized-crop: smallest share of the area kept", low=0.01, high=1.0)
     erasing_prob: float = option(0.25, "random-erasing: how often", low=0.0, high=1.0)
     mixup_alpha: float = option(0.2, "mixup: both parameters of its Beta distribution", low=0.001)
@@ -115,7 +115,9 @@ class TrainConfig:
     batch_size: int = option(128, "images an optimizer update sees", low=1)
     accumulation_steps: int = option(1, "parts a batch is computed in, to save memory; the update is the same", low=1)
     eval_batch_size: int = option(256, "images evaluated at a time", low=1)
-    ema_decay: float = option(0.0, "decay of the averaged weights that are evaluated and shipped; 0: none", low=0.0, high=1.0)
+    ema_decay: float = option(
+        0.0, "decay of the averaged weights that are evaluated and shipped; 0: none", low=0.0, high=1.0
+    )
     early_stopping_epochs: int = option(0, "stop after so many epochs without progress on val; 0: never", low=0)
     select: Literal["best", "last"] = option("best", "weights to ship: of the best epoch on val, or of the last")
     checkpoint_interval_s: float = option(30.0, "seconds between checkpoints; 0: after every step", low=0.0)
@@ -161,6 +163,7 @@ class Option:
 
     @property
     def choices(self) -> tuple[Any, ...]:
+        """The values it may take, where they are few; else none."""
         return typing.get_args(self.type) if typing.get_origin(self.type) is Literal else ()
 
 
@@ -231,7 +234,9 @@ def _unknown_field(name: str) -> str:
     key = name.replace("-", "_")
     by_last = [known for known in options() if known.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
     guess = by_last[0] if by_last else nearest(key, options())
-    return f"unknown field '{name}'." + (f" Did you mean '{guess}'?" if guess else " `tellapart train --help` lists all.")
+    return f"unknown field '{name}'." + (
+        f" Did you mean '{guess}'?" if guess else " `tellapart train --help` lists all."
+    )
 
 
 def _replace(config: Any, values: Mapping[str, Any]) -> Any:
@@ -366,7 +371,7 @@ def load(text: str, where: str = "config") -> RunConfig:
     version = data.pop("version", CONFIG_VERSION)
     if not isinstance(version, int) or version > CONFIG_VERSION:
         raise ConfigError(
-            [f"{where}: written by a later Tellapart (config version {version}, this one reads {CONFIG_VERSION}); upgrade"]
+            [f"{where}: config version {version} is of a later Tellapart (this one reads {CONFIG_VERSION}); upgrade"]
         )
     return override(RunConfig(), dict(_flatten(data, "")))
 

@@ -36,7 +36,7 @@ class NonFiniteLossError(TellapartError):
     """The loss became NaN or infinite; training stopped before the update."""
 
 
-class Interrupted(TellapartError):
+class Interrupted(TellapartError):  # noqa: N818 - it is no failure
     """The user or the system asked the run to stop; its state is saved."""
 
 

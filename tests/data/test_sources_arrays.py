@@ -44,7 +44,19 @@ LABELS = [0, 1, 1, 0]
         (GREY[:, None], 1),
         (torch.from_numpy(GREY), 1),
     ],
-    ids=["NHWC", "NCHW", "tensor NHWC", "tensor NCHW", "list", "list of tensors", "pillow", "NHW", "NHW1", "N1HW", "tensor"],
+    ids=[
+        "NHWC",
+        "NCHW",
+        "tensor-NHWC",
+        "tensor-NCHW",
+        "list",
+        "list-of-tensors",
+        "pillow",
+        "NHW",
+        "NHW1",
+        "N1HW",
+        "tensor-NHW",
+    ],
 )
 def test_every_layout_gives_the_same_pixels(images: object, num_channels: int) -> None:
     source = ArraySource(images, LABELS)
@@ -73,11 +85,11 @@ def test_floats_in_0_to_1_and_bools_are_scaled_and_noted() -> None:
     values = np.array([[[0.0, 0.5, 1.0]], [[0.1, 0.2, 0.3]]])
     for images in (values, values.astype(np.float32), torch.from_numpy(values)):
         source = ArraySource(images, [0, 1])
-        assert source.read(0).tolist() == [[0, 128, 255]]
+        assert np.asarray(source.read(0)).tolist() == [[0, 128, 255]]
         assert "multiplied by 255" in source.notes[0]
-    assert ArraySource(GREY / np.float32(255), LABELS).images.tolist() == GREY.tolist()
+    assert np.array_equal(np.asarray(ArraySource(GREY / np.float32(255), LABELS).images), GREY)
     source = ArraySource(values > 0.25, [0, 1])
-    assert source.read(1).tolist() == [[0, 0, 255]]
+    assert np.asarray(source.read(1)).tolist() == [[0, 0, 255]]
     assert "bool" in source.notes[0]
 
 
@@ -258,10 +270,11 @@ def test_parts_are_kept_and_checked() -> None:
 
 def test_npz_with_everything(tmp_path: Path) -> None:
     path = tmp_path / "pets.npz"
-    np.savez(path, images=COLOUR, labels=LABELS, classes=["cat", "dog"], split=["train", "train", "val", "test"], id=[1])
-    source = open_npz(str(path))
-    assert (source.name, source.classes, source.parts) == ("pets.npz", ("cat", "dog"), ["train", "train", "val", "test"])
-    assert np.array_equal(source.images, COLOUR)
+    parts = ["train", "train", "val", "test"]
+    np.savez(path, images=COLOUR, labels=LABELS, classes=["cat", "dog"], split=parts, id=[1])
+    source = open_npz(path)
+    assert (source.name, source.classes, source.parts) == ("pets.npz", ("cat", "dog"), parts)
+    assert np.array_equal(np.asarray(source.images), COLOUR)
     assert source.paths[3] == "pets.npz/0003"
     assert source.notes == ["pets.npz also holds id, which nothing reads."]
 
@@ -276,10 +289,13 @@ def test_npz_that_lacks_an_array_or_is_damaged(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected arrays named 'images' and 'labels' .* found x_train, y_train"):
         open_npz(str(tmp_path / "a.npz"))
     raw = (tmp_path / "a.npz").read_bytes()
-    for number, damaged in enumerate((b"", b"text", raw[:100], raw[: len(raw) // 2])):
+    np.save(tmp_path / "single.npy", GREY)
+    flipped = raw[:200] + bytes([raw[200] ^ 1]) + raw[201:]
+    single = (tmp_path / "single.npy").read_bytes()
+    for number, damaged in enumerate((b"", b"text", raw[:100], raw[: len(raw) // 2], flipped, single)):
         path = tmp_path / f"damaged{number}.npz"
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match="cannot be read as an .npz"):
+        with pytest.raises(DataError, match=r"cannot be read as an \.npz"):
             open_npz(str(path))
 
 

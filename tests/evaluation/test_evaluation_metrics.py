@@ -291,7 +291,7 @@ def test_what_cannot_be_known_is_nan_and_then_null() -> None:
 
 def test_a_resample_without_variance_does_not_reach_r2() -> None:
     # A third of all draws hold one target three times, whose variance is zero but for rounding.
-    found = evaluate_predictions(table("regression", [[0.2], [0.1], [0.6]], [[0.1], [0.1], [0.7]]))
+    found = evaluate_predictions(table("regression", [[0.2], [0.1], [0.5]], [[0.1], [0.1], [0.6]]))
     assert -1 < found["r2"].low < found["r2"].value < found["r2"].high <= 1
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -98,14 +99,14 @@ def test_parts_of_a_batch_add_up(
     divided = logits.clone().requires_grad_()
     weight, added, added_weight = loss.weight(targets), 0.0, 0.0
     edges = [0, *sorted(cuts), 12]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         total, part_weight = loss.sum_and_weight(divided[start:stop], targets[start:stop])
         (total / weight).backward()
-        added, added_weight = added + float(total), added_weight + float(part_weight)
+        added, added_weight = added + total.item(), added_weight + part_weight.item()
     assert whole.grad is not None
     assert divided.grad is not None
     torch.testing.assert_close(divided.grad, whole.grad, rtol=1e-12, atol=1e-15)
-    assert added / added_weight == pytest.approx(float(value), rel=1e-6)
+    assert added / added_weight == pytest.approx(value.item(), rel=1e-6)
 
 
 def test_a_mean_of_means_would_not_add_up() -> None:
@@ -156,6 +157,12 @@ def test_low_precision_logits_are_computed_in_float32(name: str, dtype: torch.dt
 def test_wrong_targets_are_named(name: str, targets: Tensor, found: str) -> None:
     with pytest.raises(DataError, match=found):
         create_loss(name)(torch.zeros(4, 5), targets)
+
+
+def test_torchs_mark_for_left_out_labels_means_nothing_here() -> None:
+    # On a GPU the range is not checked, as that would wait for it; then torch itself must stop at -100.
+    with pytest.raises(IndexError, match="Target -100 is out of bounds"):
+        create_loss("cross-entropy")._per_image(torch.zeros(2, 5), torch.tensor([0, -100]))
 
 
 def test_wrong_logits_are_named() -> None:

@@ -62,10 +62,8 @@ def test_matrices_move_as_with_torch(scale: Any, nesterov: bool) -> None:
     for index, (one, other) in enumerate(zip(mine, theirs, strict=True)):
         moved = (other - randn(*other.shape, seed=index)).abs().max()
         # Both compute in bfloat16, with sums in another order: 1% of the way.
-        assert float((one - other).abs().max()) < 0.01 * float(moved)
-        torch.testing.assert_close(
-            optimizer.state[one]["momentum_buffer"], reference.state[other]["momentum_buffer"]
-        )
+        assert (one - other).abs().max().item() < 0.01 * moved.item()
+        torch.testing.assert_close(optimizer.state[one]["momentum_buffer"], reference.state[other]["momentum_buffer"])
 
 
 def test_a_filter_moves_like_its_flattened_matrix() -> None:
@@ -203,7 +201,7 @@ def test_muon_learns() -> None:
     losses = []
     for _ in range(60):
         loss = (model(inputs) - targets).square().mean()
-        losses.append(float(loss))
+        losses.append(loss.item())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tellapart.errors import ConfigError
-from tellapart.optim import OPTIMIZERS, create_optimizer
+from tellapart.optim import OPTIMIZERS, align_layouts, create_optimizer
 
 SETTINGS: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.8, "betas": (0.8, 0.95), "eps": 1e-6}
 
@@ -109,6 +109,20 @@ def test_a_gradient_of_another_memory_layout_is_the_same_gradient(name: str) -> 
     assert_same(*models)
 
 
+def test_a_loaded_state_can_be_aligned_for_torchs_own_optimizers() -> None:
+    model = small_cnn()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    train(model, optimizer, range(1))
+    weight = model.get_parameter("3.weight")
+    state = optimizer.state[weight]
+    before = state["exp_avg"].clone()
+    state["exp_avg"] = state["exp_avg"].contiguous()
+    assert state["exp_avg"].stride() != weight.stride()
+    align_layouts(optimizer)
+    assert state["exp_avg"].stride() == weight.stride()
+    assert torch.equal(state["exp_avg"], before)
+
+
 def test_weight_decay_leaves_out_norms_biases_and_vectors() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
@@ -131,7 +145,7 @@ def test_weight_decay_leaves_out_norms_biases_and_vectors() -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_trainable_parameter_is_in_exactly_one_group(name: str) -> None:
     model = small_cnn()
-    model[0].weight.requires_grad_(False)
+    model.get_parameter("0.weight").requires_grad_(False)
     optimizer = create_optimizer(name, model, lr=0.1)
     found = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(found) == sorted(id(p) for p in model.parameters() if p.requires_grad)
@@ -149,7 +163,7 @@ def test_nothing_to_train_is_an_error(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"name": "adamW"}, "Did you mean 'adamw'"),
+        ({"name": "sgd_momentum"}, "Did you mean 'sgd-momentum'"),
         ({"lr": -0.1}, "lr: expected at least 0, found -0.1"),
         ({"lr": float("nan")}, "lr: expected"),
         ({"weight_decay": -1.0}, "weight_decay: expected"),
@@ -180,10 +194,11 @@ def test_step_runs_hooks_once_and_returns_the_closures_loss(name: str) -> None:
         backward(model, 0)
         return 1.5
 
-    before = model[3].weight.detach().clone()
+    weight = model.get_parameter("3.weight")
+    before = weight.detach().clone()
     assert optimizer.step(closure) == 1.5
     assert calls == ["before", "after"]
-    assert not torch.equal(before, model[3].weight)
+    assert not torch.equal(before, weight)
     assert torch.is_grad_enabled()
 
 

@@ -13,7 +13,9 @@ from tellapart import __version__, hardware
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "pyarrow", "scikit-learn", "rich", "timm")
 _OPTIONAL = {"timm"}
 _OLDEST_TORCH = (2, 11)
-_MEND = "Make a new environment and install there: python3 -m venv .venv && . .venv/bin/activate && pip install tellapart"
+_MEND = (
+    "Make a new environment and install there: python3 -m venv .venv && . .venv/bin/activate && pip install tellapart"
+)
 
 
 @dataclass
@@ -43,7 +45,7 @@ def examine() -> Report:
     free_gib = shutil.disk_usage(".").free / 2**30
     report.facts["free disk here"] = f"{free_gib:.1f} GiB"
     if free_gib < 1:
-        report.problems.append("under 1 GiB of disk is free here; checkpoints may not fit. Free some, or use --run elsewhere.")
+        report.problems.append("under 1 GiB of disk is free here. Free some, or put the run elsewhere with --run.")
     return report
 
 
@@ -61,7 +63,9 @@ def _check_torch(report: Report) -> None:
             report.problems.append(f"a convolution of ones gave {float(result[0, 0, 4, 4])} instead of 27. {_MEND}")
         report.facts["convolution"] = "works"
         if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < _OLDEST_TORCH:
-            report.problems.append(f"torch {torch.__version__} is older than 2.11: pip install --upgrade torch torchvision")
+            report.problems.append(
+                f"torch {torch.__version__} is older than 2.11: pip install --upgrade torch torchvision"
+            )
     except Exception as error:  # A broken install can fail in any way, and this command is there to say so.
         report.problems.append(f"torch does not work: {type(error).__name__}: {error}. {_MEND}")
 

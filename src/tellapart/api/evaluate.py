@@ -18,7 +18,7 @@ from tellapart.api.load import load
 from tellapart.api.run import Run
 from tellapart.data.scan import read_images
 from tellapart.data.sources import Source, open_source
-from tellapart.data.splits import SPLITS, Split, storable_paths
+from tellapart.data.splits import SPLITS, Split
 from tellapart.errors import DataError, RunError, unknown_name
 from tellapart.evaluation.metrics import Estimate, evaluate_predictions, metrics_json
 from tellapart.evaluation.predictions import Predictions
@@ -165,7 +165,7 @@ def _open_again(run: Run, data: Any) -> Source:
 
 def _source_rows(source: Source, split: Split, rows: np.ndarray) -> np.ndarray:
     """Return where in the source the split's rows are, by path; files that came later do not matter."""
-    place = {path: row for row, path in enumerate(storable_paths(source))}
+    place = {path: row for row, path in enumerate(source.paths)}
     missing = [split.paths[row] for row in rows if split.paths[row] not in place]
     if missing:
         raise DataError(
@@ -178,10 +178,12 @@ def _source_rows(source: Source, split: Split, rows: np.ndarray) -> np.ndarray:
 def _read_checked(
     source: Source, source_rows: np.ndarray, split: Split, rows: np.ndarray, classifier: Classifier, advance: Any
 ) -> Iterator[torch.Tensor]:
-    readings = read_images(source, source_rows, classifier.module.preprocess)
+    readings = read_images(source, source_rows.tolist(), classifier.module.preprocess)
     for row, reading in zip(rows, readings, strict=True):
         if reading.image is None:
-            raise DataError(f"{split.paths[row]}: could be read when the split was made, and cannot now: {reading.error}.")
+            raise DataError(
+                f"{split.paths[row]}: could be read when the split was made, and cannot now: {reading.error}."
+            )
         if reading.pixel_hash != split.pixel_hashes[row]:
             raise DataError(f"{split.paths[row]}: its pixels are not those that it had when the split was made.")
         advance(1)

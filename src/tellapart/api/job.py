@@ -68,7 +68,9 @@ class Job:
             label_smoothing=config.loss.label_smoothing,
             class_weights=balanced_weights(config, data, rows),
         ).to(device)
-        module = ClassifierModule(copy.deepcopy(data.preprocess), network, task, mean.to(device), std.to(device)).to(device)
+        module = ClassifierModule(copy.deepcopy(data.preprocess), network, task, mean.to(device), std.to(device)).to(
+            device
+        )
         return Job(config, data, device, state, targets, criterion, loader, module)
 
     def prepare(self, batch: Batch, epoch: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:

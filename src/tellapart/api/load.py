@@ -24,9 +24,13 @@ def load(path: str | os.PathLike[str] | Run, *, device: str = "cpu") -> Classifi
     """
     folder = path.path if isinstance(path, Run) else Path(path)
     if not folder.is_dir():
-        raise RunError(f"{folder}: expected the folder of a run or a bundle, found {'a file' if folder.exists() else 'nothing'}.")
+        raise RunError(
+            f"{folder}: expected the folder of a run or a bundle, found {'a file' if folder.exists() else 'nothing'}."
+        )
     if (folder / "bundle").is_dir():
         folder = folder / "bundle"
     elif (folder / "checkpoints").exists() or (folder / "split.parquet").exists():
-        raise RunError(f"{folder}: this run has not ended, so it has no bundle yet. Go on with: tellapart train --resume {folder}")
+        raise RunError(
+            f"{folder}: this run has not ended, so it has no bundle yet. Go on with: tellapart train --resume {folder}"
+        )
     return load_bundle(folder, hardware.choose_device(device))

@@ -12,7 +12,7 @@ from tellapart.config import RunConfig
 from tellapart.data.preprocess import Preprocess
 from tellapart.data.scan import Scan, fits_in_memory, scan
 from tellapart.data.sources import Source
-from tellapart.data.splits import Split, leaked_rows, make_split, storable_paths
+from tellapart.data.splits import Split, leaked_rows, make_split
 from tellapart.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from tellapart.errors import ConfigError, DataError, RunError
 from tellapart.models import pretrained_normalization
@@ -36,7 +36,9 @@ class ReadData:
         return len(self.source.classes) or self.source.targets.shape[1]
 
 
-def read_data(source: Source, config: RunConfig, device: torch.device, progress: Progress, stored: Split | None) -> ReadData:
+def read_data(
+    source: Source, config: RunConfig, device: torch.device, progress: Progress, stored: Split | None
+) -> ReadData:
     """Read every image, stop if any cannot be read, divide them or check them against the `stored` split.
 
     Raises:
@@ -77,8 +79,7 @@ def _report_unreadable(source: Source, found: Scan, config: RunConfig, progress:
     if not found.errors:
         return
     rows = sorted(found.errors)
-    names = storable_paths(source)
-    listed = [f"  {names[row]}: {found.errors[row]}" for row in rows[:_NUM_SHOWN]]
+    listed = [f"  {source.paths[row]}: {found.errors[row]}" for row in rows[:_NUM_SHOWN]]
     if len(rows) > _NUM_SHOWN:
         listed.append(f"  and {len(rows) - _NUM_SHOWN:,} more")
     count = f"{len(rows):,} of {len(source):,} images cannot be read:"
@@ -91,7 +92,7 @@ def _report_unreadable(source: Source, found: Scan, config: RunConfig, progress:
 
 
 def _check_unchanged(source: Source, found: Scan, stored: Split) -> None:
-    paths = storable_paths(source)
+    paths = source.paths
     before, now = set(stored.paths), set(paths)
     changed = []
     if before == now and list(stored.paths) == paths:

@@ -20,7 +20,6 @@ from tellapart.api.job import Job
 from tellapart.api.prepare import Prepared, differences, prepare
 from tellapart.api.reading import ReadData, read_data
 from tellapart.api.run import Run, new_run_path, write_json
-from tellapart.config import RunConfig
 from tellapart.data.sources import open_source
 from tellapart.errors import ConfigError, MissingError, RunError
 from tellapart.evaluation.metrics import HEADLINE, HIGHER_IS_BETTER, format_accuracy
@@ -98,7 +97,7 @@ def train(
 
 def _refuse_several_processes() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise MissingError("several processes cannot train one model together yet. Start `tellapart train` without torchrun.")
+        raise MissingError("several processes cannot train one model yet. Start `tellapart train` without torchrun.")
 
 
 def _resume(
@@ -162,9 +161,7 @@ def _fit(job: Job, path: Path, display: Progress) -> None:
     )
     metric = HEADLINE[task]
     stop = StopRequest()
-    plan = RunPlan(
-        config.train, folder, recorder, metric=metric, higher_is_better=HIGHER_IS_BETTER[metric], stop=stop
-    )
+    plan = RunPlan(config.train, folder, recorder, metric=metric, higher_is_better=HIGHER_IS_BETTER[metric], stop=stop)
     step = TrainStep(
         job.criterion,
         job.prepare,
@@ -255,5 +252,9 @@ def environment() -> dict[str, Any]:
     """Return the command and the versions that a run was made with."""
     import platform
 
-    versions = {"tellapart": tellapart.__version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    versions = {
+        "tellapart": tellapart.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
     return {"command": sys.argv, "versions": versions, "platform": platform.platform()}

@@ -14,7 +14,11 @@ tellapart doctor --json
 
 def make_parser() -> Parser:
     """Return the parser."""
-    parser = Parser("doctor", "Check this environment: versions, devices, precision, one convolution, one torchvision operator.", _EXAMPLES)
+    parser = Parser(
+        "doctor",
+        "Check this environment: versions, devices, precision, one convolution, one torchvision operator.",
+        _EXAMPLES,
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

@@ -24,7 +24,7 @@ def make_parser() -> Parser:
     """Return the parser."""
     parser = Parser(
         "predict",
-        "Classify images with a run or a bundle. What cannot be read is a line with its error and makes the exit code 1.",
+        "Classify images with a run or a bundle. An image that cannot be read is a line with its error; exit code 1.",
         _EXAMPLES,
     )
     parser.add_argument("run", help="the folder of a run or a bundle")
@@ -67,40 +67,38 @@ def run(arguments: list[str]) -> int:
 
 def image_paths(paths: list[str]) -> Iterator[Path]:
     """Yield the files that are named, and the images in the folders that are, in the order of their names."""
-    from tellapart.data.sources.folder import is_image_name
+    from tellapart.data.sources.tree import walk
 
     for path in map(Path, paths):
-        if not path.is_dir():
+        if path.is_dir():
+            yield from (path / inner for inner in walk(path).images)
+        else:
             yield path
-            continue
-        for inner in sorted(path.rglob("*")):
-            hidden = any(part.startswith(".") for part in inner.relative_to(path).parts)
-            if not hidden and is_image_name(inner.name) and inner.is_file():
-                yield inner
 
 
 def as_dict(path: Path, prediction: Prediction, top_k: int) -> dict[str, Any]:
     """Return what `predict --json` prints of an image."""
     top = [{"class": name, "prob": prob} for name, prob in prediction.top(top_k)]
-    return {"path": printable(path), "class": prediction.label, "prob": prediction.prob, "top": top}
+    return {"path": _text(path), "class": prediction.label, "prob": prediction.prob, "top": top}
 
 
 def as_line(path: Path, prediction: Prediction, top_k: int) -> str:
     """Return what `predict` prints of an image."""
     if prediction.prob != prediction.prob:
-        return f"{printable(path)}: {prediction.label}"
+        return f"{_text(path)}: {prediction.label}"
     if top_k == 1:
-        return f"{printable(path)}: {prediction.label} {prediction.prob:.1%}"
-    return f"{printable(path)}: " + ", ".join(f"{name} {prob:.1%}" for name, prob in prediction.top(top_k))
+        return f"{_text(path)}: {prediction.label} {prediction.prob:.1%}"
+    return f"{_text(path)}: " + ", ".join(f"{name} {prob:.1%}" for name, prob in prediction.top(top_k))
 
 
 def _print_error(path: Path, error: str, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"path": printable(path), "error": error}), flush=True)
+        print(json.dumps({"path": _text(path), "error": error}), flush=True)
     else:
-        print(f"{printable(path)}: cannot be read: {error}", flush=True)
+        print(f"{_text(path)}: cannot be read: {error}", flush=True)
 
 
-def printable(path: Path) -> str:
-    """Return a path as text; bytes that are no UTF-8 show as escapes."""
-    return str(path).encode("utf-8", "backslashreplace").decode()
+def _text(path: Path) -> str:
+    from tellapart.data.sources.tree import to_text
+
+    return to_text(str(path))

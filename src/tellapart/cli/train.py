@@ -51,7 +51,9 @@ def make_parser() -> Parser:
         group = groups.setdefault(section, parser.add_argument_group(f"{section} fields"))
         flag = f"--{name.replace('_', '-')}"
         spellings = [flag] if "_" not in name else [flag, f"--{name}"]
-        group.add_argument(*spellings, dest=name, default=argparse.SUPPRESS, metavar=type_name(option.type), help=_help(option))
+        group.add_argument(
+            *spellings, dest=name, default=argparse.SUPPRESS, metavar=type_name(option.type), help=_help(option)
+        )
     return parser
 
 
@@ -128,7 +130,7 @@ def _show(data: str, recipe: str, changes: dict[str, Any], json_wanted: bool) ->
     size_px = config.preprocess.size_px
     model = summary(make_network(config, num_outputs, source.num_channels), (source.num_channels, size_px, size_px))
     if json_wanted:
-        print(json.dumps({"config": configs.to_dict(config), "num_parameters": model.num_params}))
+        print(json.dumps({"config": configs.to_dict(config), "num_parameters": model.total_params}))
     else:
         print(configs.dump(config))
         print(model)

@@ -195,7 +195,9 @@ def _paste(
     height, width = inputs.shape[-2:]
     cut = (1.0 - share) ** 0.5
     middle_y, middle_x = (float(u) for u in torch.rand(2, generator=generator))
-    top, bottom = (round(min(max(middle_y * height + half, 0), height)) for half in (-cut * height / 2, cut * height / 2))
+    top, bottom = (
+        round(min(max(middle_y * height + half, 0), height)) for half in (-cut * height / 2, cut * height / 2)
+    )
     left, right = (round(min(max(middle_x * width + half, 0), width)) for half in (-cut * width / 2, cut * width / 2))
     mixed = inputs.clone()
     mixed[..., top:bottom, left:right] = inputs[partner][..., top:bottom, left:right]

@@ -20,11 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
-
-# Importing the plugins by name registers them, so Image.open never imports the forty others to identify a file.
-from PIL import AvifImagePlugin as _avif  # noqa: F401
-from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin
-from PIL import WebPImagePlugin as _webp  # noqa: F401
+from PIL import AvifImagePlugin, ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from tellapart.data.unreadable import FORMATS, MAX_PIXELS, ImageError, as_image_error, refusal
 from tellapart.errors import DataError
@@ -33,6 +29,9 @@ __all__ = ["FORMATS", "MAX_PIXELS", "ImageError", "decode", "image_size", "pictu
 
 # Pillow opens an MPO (several JPEGs in one file, from some phones) as a JPEG first and has no opener of that name.
 _OPENERS = tuple(name for name in FORMATS if name != "MPO")
+
+# Importing these has registered them, so that Image.open never imports the forty other plugins to identify a file.
+_PLUGINS = (AvifImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -1,4 +1,4 @@
-"""Read every image once: which can be read, what its pixels hash to, and, where it fits, the reduced pixels themselves."""
+"""Read every image once: can it be read, what do its pixels hash to, and, where they fit, those pixels."""
 
 from __future__ import annotations
 

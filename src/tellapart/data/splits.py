@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,15 +46,15 @@ class Split:
         table = pa.table(
             {
                 "index": pa.array(range(len(self.paths)), pa.int64()),
-                "path": pa.array([_storable(path) for path in self.paths], pa.string()),
-                "class": pa.array([_storable(name) for name in self.classes], pa.string()),
+                "path": pa.array(self.paths, pa.string()),
+                "class": pa.array(self.classes, pa.string()),
                 "split": pa.array(self.splits, pa.string()),
                 "pixel_hash": pa.array(self.pixel_hashes, pa.string()),
             }
         )
         temporary = path.with_name(path.name + ".tmp")
         pq.write_table(table, temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
 
     @staticmethod
     def load(path: Path) -> Split:
@@ -67,17 +66,9 @@ class Split:
             columns = pq.read_table(path).to_pydict()
             return Split(*(tuple(columns[name]) for name in ("path", "class", "split", "pixel_hash")))
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise RunError(f"{path}: expected the stored split of a run, found {type(error).__name__}: {error}") from None
-
-
-def _storable(text: str) -> str:
-    """Return text that UTF-8 can hold: bytes of a file name that are none show as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def storable_paths(source: Source) -> list[str]:
-    """Return the source's paths as a stored split has them."""
-    return [_storable(path) for path in source.paths]
+            raise RunError(
+                f"{path}: expected the stored split of a run, found {type(error).__name__}: {error}"
+            ) from None
 
 
 def make_split(source: Source, pixel_hashes: Sequence[str], config: DataConfig, seed: int) -> Split:
@@ -98,13 +89,13 @@ def make_split(source: Source, pixel_hashes: Sequence[str], config: DataConfig, 
     """
     splits = [part or "train" for part in source.parts]
     labels = _strata(source)
-    keys = [found or f"path:{path}" for found, path in zip(pixel_hashes, storable_paths(source), strict=True)]
+    keys = [found or f"path:{path}" for found, path in zip(pixel_hashes, source.paths, strict=True)]
     train_count = splits.count("train")
     for name, fraction in (("test", config.test_fraction), ("val", config.val_fraction)):
         if name not in splits and fraction:
             _hold_out(splits, labels, keys, name, max(1, round(fraction * train_count)), seed)
     names = tuple(source.label_name(row) for row in range(len(source)))
-    split = Split(tuple(storable_paths(source)), names, tuple(splits), tuple(pixel_hashes))
+    split = Split(tuple(source.paths), names, tuple(splits), tuple(pixel_hashes))
     _check(split, source)
     return split
 

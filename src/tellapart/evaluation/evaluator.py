@@ -63,4 +63,4 @@ def run_model(
         model.train(was_training)
     count = sum(map(len, targets))
     loss = float(loss_sum) / count if criterion is not None and count else float("nan")
-    return Evaluated(*(torch.cat(parts).cpu() for parts in (logits, targets, indices)), loss)
+    return Evaluated(torch.cat(logits).cpu(), torch.cat(targets).cpu(), torch.cat(indices).cpu(), loss)

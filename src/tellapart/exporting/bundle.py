@@ -60,7 +60,7 @@ def save_bundle(folder: Path, module: ClassifierModule, info: Mapping[str, Any])
             os.fsync(file.fileno())
     if folder.exists():
         shutil.rmtree(folder)
-    os.rename(temporary, folder)
+    temporary.rename(folder)
 
 
 def load_bundle(folder: Path, device: torch.device) -> Classifier:

@@ -48,7 +48,7 @@ class Classifier:
     module: ClassifierModule
     classes: tuple[str, ...]
     info: dict[str, Any] = field(repr=False)
-    device: torch.device = torch.device("cpu")
+    device: torch.device
 
     @property
     def task(self) -> str:
@@ -66,18 +66,14 @@ class Classifier:
         Raises:
             DataError: an image cannot be read, with its place and the reason.
         """
-        return [self._only_prediction(image, result) for image, result in self.predict_each(_listed(images), batch_size)]
-
-    def _only_prediction(self, image: Any, result: Prediction | ImageError) -> Prediction:
-        if isinstance(result, ImageError):
-            what = f"{os.fspath(image)}: " if isinstance(image, str | os.PathLike) else ""
-            raise DataError(f"{what}{result}") from None
-        return result
+        return [
+            self._only_prediction(image, result) for image, result in self.predict_each(_listed(images), batch_size)
+        ]
 
     def predict_each(
         self, images: Iterable[Any], batch_size: int = _BATCH_SIZE
     ) -> Iterator[tuple[Any, Prediction | ImageError]]:
-        """Yield each image with its prediction, or with the reason why it cannot be read; decodes ahead of the model."""
+        """Yield each image with its prediction, or with why it cannot be read; decodes ahead."""
         iterator = iter(images)
         with ThreadPoolExecutor(hardware.num_cpus(), thread_name_prefix="decode") as pool:
             waiting = list(islice(iterator, batch_size))
@@ -123,12 +119,20 @@ class Classifier:
         return self.module.preprocess.reduce(torch.from_numpy(pixels))
 
 
-def _listed(images: Any) -> Iterable[Any]:
-    """Return several images as they are and a single one in a list."""
-    single = isinstance(images, str | os.PathLike | bytes) or hasattr(images, "getexif")
+def _only_prediction(image: Any, result: Prediction | ImageError) -> Prediction:
+    if isinstance(result, ImageError):
+        what = f"{os.fspath(image)}: " if isinstance(image, str | os.PathLike) else ""
+        raise DataError(f"{what}{result}") from None
+    return result
+
+
+def _listed(images: Any) -> list[Any]:
+    """Return several images as a list, and a single one in a list."""
     if isinstance(images, np.ndarray | torch.Tensor):
-        single = images.ndim < 4
-    return [images] if single else images
+        return [images] if images.ndim < 4 else list(images)
+    if isinstance(images, str | os.PathLike | bytes) or hasattr(images, "getexif"):
+        return [images]
+    return list(images)
 
 
 def _raw(image: Any) -> bytes | np.ndarray:

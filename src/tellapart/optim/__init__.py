@@ -1,6 +1,7 @@
 """What training minimises and how it moves the weights: losses, optimizers, schedules and averaged weights."""
 
 from tellapart.optim.ema import EMA
+from tellapart.optim.layout import align_layouts
 from tellapart.optim.losses import LOSSES, Loss, create_loss
 from tellapart.optim.muon import Muon, muon_parameter_groups, newton_schulz
 from tellapart.optim.optimizers import OPTIMIZERS, OptimizerSettings, create_optimizer
@@ -19,6 +20,7 @@ __all__ = [
     "Schedule",
     "ScheduleSettings",
     "TorchSchedule",
+    "align_layouts",
     "create_loss",
     "create_optimizer",
     "create_schedule",

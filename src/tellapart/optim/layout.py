@@ -11,13 +11,12 @@ def align_layouts(optimizer: torch.optim.Optimizer) -> None:
 
     Fused kernels read all of them in memory order: where a channels-last filter meets a state that was loaded from a
     file, and is contiguous, torch 2.15 on a CPU updates every weight by the moments of another one and says nothing.
+    The optimizers of this room call this before each update; for others, call it after loading their state.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
             strides = parameter.stride()
-            if parameter.grad.stride() != strides:
+            if parameter.grad is not None and parameter.grad.stride() != strides:
                 parameter.grad = _laid_out_like(parameter.grad, parameter)
             state = optimizer.state.get(parameter, {})
             for key, value in state.items():

@@ -99,6 +99,7 @@ class CrossEntropy(Loss):
     name = "cross-entropy"
 
     def weight(self, targets: Tensor) -> Tensor:
+        """Return the number of images, or for hard labels with class weights the sum of the images' weights."""
         if self.class_weights is None or targets.is_floating_point():
             return super().weight(targets)
         return self.class_weights[targets].sum()

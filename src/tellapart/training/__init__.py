@@ -1,0 +1,1 @@
+"""The loop and what it needs: step, state, checkpoints, history, display."""

@@ -39,14 +39,19 @@ def save_checkpoint(folder: Path, state: TrainState, extra: Mapping[str, Any]) -
     tensors = state.tensors()
     best = tensors.pop("best", None)
     files = {f"{name}.safetensors": _write_tensors(temporary / f"{name}.safetensors", t) for name, t in tensors.items()}
-    description: dict[str, Any] = {"version": FORMAT_VERSION, "files": files, "state": state.position(), "extra": dict(extra)}
+    description: dict[str, Any] = {
+        "version": FORMAT_VERSION,
+        "files": files,
+        "state": state.position(),
+        "extra": dict(extra),
+    }
     if best is not None:
         description["best"] = _save_best(folder, state.best_epoch, best)
     _write(temporary / "state.json", (json.dumps(description, indent=1) + "\n").encode())
     _sync_folder(temporary)
     if target.exists():
         shutil.rmtree(target)
-    os.rename(temporary, target)
+    temporary.rename(target)
     _sync_folder(folder)
     _remove_old(folder)
     return target
@@ -58,7 +63,7 @@ def _save_best(folder: Path, epoch: int, weights: dict[str, torch.Tensor]) -> di
     if not path.exists() or path.read_bytes() != content:
         temporary = folder / f"{_TEMPORARY}{path.name}"
         _write(temporary, content)
-        os.rename(temporary, path)
+        temporary.rename(path)
     return {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
 
 

@@ -27,7 +27,7 @@ class History:
         self.path = path
         found = path.stat().st_size if path.exists() else 0
         if found < num_bytes:
-            raise RunError(f"{path}: the checkpoint expects {num_bytes} bytes of history, found {found}. Was it edited?")
+            raise RunError(f"{path}: expected {num_bytes} bytes of history, found {found}. Was it edited?")
         self._file = path.open("ab")
         self._file.truncate(num_bytes)
 

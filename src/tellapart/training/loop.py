@@ -46,9 +46,7 @@ class Recorder(Protocol):
 Validate = Callable[[TrainState], dict[str, float]]
 
 
-def fit(
-    state: TrainState, loader: TrainLoader, step: Step, validate: Validate, plan: Plan, recorder: Recorder
-) -> None:
+def fit(state: TrainState, loader: TrainLoader, step: Step, validate: Validate, plan: Plan, recorder: Recorder) -> None:
     """Train until the plan is over, from wherever the state stands."""
     while not plan.is_over(state):
         batches = loader.epoch(state.epoch, start=state.batch_in_epoch)

@@ -180,7 +180,7 @@ def _save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     # Tied weights share memory, which safetensors refuses: each name gets its own copy.
     save_file({name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 class _Repeated:

@@ -121,10 +121,10 @@ class LiveProgress(Progress):
 
 def make_progress(show: bool = True, stream: TextIO | None = None) -> Progress:
     """Return the display that suits the stream: live in a terminal, plain lines elsewhere, silent if not `show`."""
-    stream = stream or sys.stdout
     if not show:
         return Progress()
-    return LiveProgress(stream) if stream.isatty() else PlainProgress(stream)
+    chosen = stream if stream is not None else sys.stdout
+    return LiveProgress(chosen) if chosen.isatty() else PlainProgress(chosen)
 
 
 def step_line(report: StepReport, val: str, width: int = 120) -> str:

@@ -95,7 +95,9 @@ class RunRecorder:
         self._write_pending()
         elapsed_s = max(now - self._epoch_at, 1e-9)
         batches = self.loader.num_batches - self._steps_before_epoch
-        images_per_s = batches * self.loader.num_images / self.loader.num_batches / max(elapsed_s - self._validation_s, 1e-9)
+        images_per_s = (
+            batches * self.loader.num_images / self.loader.num_batches / max(elapsed_s - self._validation_s, 1e-9)
+        )
         wait_share = min(1.0, self.loader.waited_s / elapsed_s)
         self.history.append(
             {

@@ -123,7 +123,7 @@ class TrainState:
         current = self.optimizer.state_dict()["param_groups"]
         if len(current) != len(position["param_groups"]):
             raise RunError(
-                f"the checkpoint's optimizer has {len(position['param_groups'])} parameter groups, expected {len(current)}."
+                f"expected {len(current)} groups of parameters, the checkpoint has {len(position['param_groups'])}."
             )
         groups = []
         for group, saved in zip(current, position["param_groups"], strict=True):

@@ -88,7 +88,7 @@ class TrainStep:
 
 
 def check_finite(state: TrainState) -> None:
-    """Raise NonFiniteLossError if any loss of the epoch so far was not finite; called before a checkpoint is written."""
+    """Raise NonFiniteLossError if a loss of this epoch was not finite; called before a checkpoint is written."""
     total = float(state.loss_sum)
     if total - total != 0.0:
         raise not_finite(state, total)

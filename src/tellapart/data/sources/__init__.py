@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tellapart.data.sources.arrays import ArraySource, open_npz
@@ -74,25 +75,25 @@ def open_source(data: Any, *, data_dir: str = "", task: str = "auto") -> Source:
 
 
 def _open_named(data: Any, data_dir: str, task: str) -> Source:
-    if not isinstance(data, (str, os.PathLike)) or not os.fspath(data):
+    if not isinstance(data, str | Path) or not str(data):
         raise DataError(f"expected {_TODAY}, or a pair (images, targets), found {data!r:.80}.")
-    text = str(os.fspath(data))
+    text = str(data)
     if isinstance(data, str) and text in SOURCES:
         source = SOURCES[text](data_dir)
-        if os.path.exists(text):
+        if Path(text).exists():
             source.notes.append(f"'{text}' was taken as the known data set; for the folder of that name write ./{text}")
         return source
-    path = os.path.expanduser(text)
-    if os.path.isdir(path):
+    path = Path(text).expanduser()
+    if path.is_dir():
         return _open_folder(path)
     if "://" in text or text.lower().endswith(_LATER):
         raise DataError(f"{text}: this kind of source is not read yet. Today: {_TODAY}.")
-    if os.path.isfile(path):
+    if path.is_file():
         return _open_file(path, task)
-    raise DataError(_not_found(text))
+    raise DataError(_not_found(text, path.absolute()))
 
 
-def _open_folder(path: str) -> Source:
+def _open_folder(path: Path) -> Source:
     # pyarrow is imported where Parquet is read, not for every folder and name.
     if holds_shards(path):
         from tellapart.data.sources.parquet import ParquetSource
@@ -101,24 +102,22 @@ def _open_folder(path: str) -> Source:
     return FolderSource(path)
 
 
-def _open_file(path: str, task: str) -> Source:
-    ending = os.path.splitext(path)[1].lower()
-    if ending == ".parquet":
+def _open_file(path: Path, task: str) -> Source:
+    if path.suffix.lower() == ".parquet":
         from tellapart.data.sources.parquet import ParquetSource
 
         return ParquetSource(path)
-    if ending == ".npz":
+    if path.suffix.lower() == ".npz":
         return open_npz(path, task)
     raise DataError(f"{path}: is a file of a kind that is no source of labelled images. Expected {_TODAY}.")
 
 
-def _not_found(text: str) -> str:
+def _not_found(text: str, path: Path) -> str:
     if not any(mark in text for mark in (os.sep, "/", "~", ".")):
         return f"{unknown_name('data set', text, SOURCES)}. A folder or file of that name is not here either."
-    path = os.path.abspath(os.path.expanduser(text))
-    parent, lacking = os.path.dirname(path), os.path.basename(path)
-    while not os.path.isdir(parent):
-        parent, lacking = os.path.dirname(parent), os.path.basename(parent)
-    guess = nearest(lacking, os.listdir(parent))
-    hint = f" Did you mean {os.path.join(parent, guess)}?" if guess else ""
+    parent, lacking = path.parent, path.name
+    while not parent.is_dir():
+        parent, lacking = parent.parent, parent.name
+    guess = nearest(lacking, [entry.name for entry in parent.iterdir()])
+    hint = f" Did you mean {parent / guess}?" if guess else ""
     return f"{text}: there is no such file or folder ({parent} has no '{lacking}').{hint}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ class ArraySource(Source):
         return self._list[index] if self.images is None else self.images[index]
 
 
-def open_npz(path: str, task: str = "auto") -> ArraySource:
+def open_npz(path: str | Path, task: str = "auto") -> ArraySource:
     """Return the images of an `.npz` file: `images`, `labels` or `targets`, and perhaps `classes` and `split`.
 
     Raises:
@@ -89,9 +90,9 @@ def open_npz(path: str, task: str = "auto") -> ArraySource:
     """
     name = Path(path).name
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
             found = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as an .npz file of plain arrays: {error}") from error
     targets = found.get("labels", found.get("targets"))
     if "images" not in found or targets is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ class Columns(NamedTuple):
     notes: list[str]
 
 
-def choose_columns(file: str) -> Columns:
+def choose_columns(file: Path) -> Columns:
     """Return which columns of a Parquet file hold the images and the labels.
 
     Raises:

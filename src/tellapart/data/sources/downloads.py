@@ -33,7 +33,7 @@ def data_folder(data_dir: str) -> Path:
     if data_dir:
         return Path(data_dir).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "tellapart" / "data"
+    return (Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache") / "tellapart" / "data"
 
 
 def locate_or_download(

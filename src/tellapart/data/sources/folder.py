@@ -9,15 +9,15 @@ classes is that refused. Files anywhere below a class folder belong to that clas
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from tellapart.data.sources.base import Source, part_of, require_two_classes
-from tellapart.data.sources.tree import ENDINGS, Tree, to_text, walk
+from tellapart.data.sources.tree import ENDINGS, Tree, ending, title, to_text, walk
 from tellapart.data.unreadable import ImageError
 from tellapart.errors import DataError
 
@@ -29,9 +29,9 @@ class FolderSource(Source):
         DataError: the folder cannot be listed, holds no images with a class, or fewer than two classes.
     """
 
-    def __init__(self, root: str) -> None:
-        self._root = os.path.abspath(os.path.expanduser(root))
-        name = to_text(os.path.basename(self._root) or self._root)
+    def __init__(self, root: str | Path) -> None:
+        path = Path(root).expanduser()
+        self._root, name = path.absolute(), title(path)
         tree = walk(self._root)
         has_parts = _has_parts(tree, self._root)
         depth = 2 if has_parts else 1
@@ -58,13 +58,12 @@ class FolderSource(Source):
             ImageError: the file is gone, is a folder, or may not be read.
         """
         try:
-            with open(os.path.join(self._root, *self._files[index].split("/")), "rb") as file:
-                return file.read()
+            return (self._root / self._files[index]).read_bytes()
         except OSError as error:
             raise ImageError(f"the file cannot be opened ({error.strerror or error})") from error
 
 
-def _has_parts(tree: Tree, root: str) -> bool:
+def _has_parts(tree: Tree, root: Path) -> bool:
     """Decide the layout by the names of the sub-folders that hold images.
 
     Raises:
@@ -127,12 +126,12 @@ def _some(paths: Sequence[str]) -> str:
 
 
 def _endings(paths: Sequence[str]) -> str:
-    counts = Counter(to_text(os.path.splitext(path)[1].lower()) or "none" for path in paths)
+    counts = Counter(to_text(ending(path)) or "none" for path in paths)
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{count:,} {ending}" for ending, count in ranked)
+    return ", ".join(f"{count:,} {kind}" for kind, count in ranked)
 
 
-def _no_images(name: str, root: str, tree: Tree) -> str:
+def _no_images(name: str, root: Path, tree: Tree) -> str:
     expected = f"{root}: expected images in a folder a class, such as {name}/cats/1.jpg"
     if tree.images:
         return f"{expected}; found {_count(tree.images, 'image')}, all outside of class folders: {_some(tree.images)}."

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from tellapart.data.sources.base import Source, require_two_classes
 from tellapart.data.sources.columns import Columns, choose_columns, class_names
 from tellapart.data.sources.labels import Labels, understand
 from tellapart.data.sources.shards import find_shards, part_of_shard
+from tellapart.data.sources.tree import title
 from tellapart.errors import DataError
 
 
@@ -32,10 +33,10 @@ class ParquetSource(Source):
         DataError: a file is damaged, the columns cannot be told, or a row has no image or no valid label.
     """
 
-    def __init__(self, path: str) -> None:
-        root, files = find_shards(path)
-        name = os.path.basename(os.path.abspath(path))
-        columns = choose_columns(os.path.join(root, files[0]))
+    def __init__(self, path: str | Path) -> None:
+        root, files = find_shards(Path(path))
+        name = title(Path(path))
+        columns = choose_columns(root / files[0])
         shards = [_read_shard(root, file, columns) for file in files]
         self._chunks = [chunk for shard in shards for chunk in shard.images.chunks if len(chunk)]
         lengths = [len(chunk) for chunk in self._chunks]
@@ -70,10 +71,10 @@ class _Shard(NamedTuple):
     names: tuple[str, ...] | None
 
 
-def _read_shard(root: str, file: str, columns: Columns) -> _Shard:
-    where = os.path.join(root, file)
+def _read_shard(root: Path, file: str, columns: Columns) -> _Shard:
+    where = root / file
     try:
-        with pq.ParquetFile(where, memory_map=True) as parquet:
+        with pq.ParquetFile(where, memory_map=True, page_checksum_verification=True) as parquet:
             if lacking := [name for name in (columns.image, columns.label) if name not in parquet.schema_arrow.names]:
                 found = ", ".join(parquet.schema_arrow.names)
                 raise DataError(f"{where}: expected the column '{lacking[0]}' as in the other files, found {found}.")
@@ -103,7 +104,7 @@ def _is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
-def _require_no_null(column: pa.ChunkedArray, where: str, name: str, expected: str) -> None:
+def _require_no_null(column: pa.ChunkedArray, where: Path, name: str, expected: str) -> None:
     if column.null_count:
         row = column.is_null().index(True).as_py()
         raise DataError(f"{where}, row {row}: '{name}' is null; every row needs {expected}. Drop such rows first.")
@@ -123,7 +124,7 @@ def _label_values(column: pa.ChunkedArray, where: str) -> np.ndarray:
     raise DataError(f"{where} must hold whole numbers, strings or floats, found {kind}.")
 
 
-def _require_in_range(values: np.ndarray, names: Sequence[str], where: str) -> None:
+def _require_in_range(values: np.ndarray, names: Sequence[str], where: Path | str) -> None:
     if values.dtype.kind != "i":
         raise DataError(f"{where}: labels with class names must be whole numbers, found {values.dtype}.")
     outside = (values < 0) | (values >= len(names))

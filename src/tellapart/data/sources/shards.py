@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from tellapart.data.sources.base import part_of
-from tellapart.data.sources.tree import ENDINGS
+from tellapart.data.sources.tree import ENDINGS, ending
 from tellapart.errors import DataError
 
 _MAX_DEPTH = 2
 
 
-def find_shards(path: str) -> tuple[str, list[str]]:
+def find_shards(path: Path) -> tuple[Path, list[str]]:
     """Return (folder, the Parquet files relative to it), train before val before test.
 
     Of a folder, the files of the uppermost level that has any are taken, down to two levels below it.
@@ -20,16 +21,16 @@ def find_shards(path: str) -> tuple[str, list[str]]:
     Raises:
         DataError: there are none.
     """
-    if os.path.isfile(path):
-        return os.path.dirname(os.path.abspath(path)), [os.path.basename(path)]
+    if path.is_file():
+        return path.absolute().parent, [path.name]
     files = _shards_below(path)
     if not files:
         raise DataError(f"{path}: expected .parquet files, found none.")
     order = {"train": 0, "": 1, "val": 2, "test": 3}
-    return os.path.abspath(path), sorted(files, key=lambda file: (order[part_of_shard(file)], file))
+    return path.absolute(), sorted(files, key=lambda file: (order[part_of_shard(file)], file))
 
 
-def holds_shards(folder: str) -> bool:
+def holds_shards(folder: Path) -> bool:
     """Return whether a folder is a data set in Parquet files rather than a folder of images."""
     try:
         return bool(_shards_below(folder))
@@ -37,21 +38,20 @@ def holds_shards(folder: str) -> bool:
         return False
 
 
-def _shards_below(root: str) -> list[str]:
+def _shards_below(root: Path) -> list[str]:
     """List the Parquet files of the uppermost level; below the folder itself, images rule them out."""
     level = [""]
     for depth in range(_MAX_DEPTH + 1):
         files, below = [], []
         for folder in level:
-            with os.scandir(os.path.join(root, folder)) as entries:
+            with os.scandir(root / folder) as entries:
                 for entry in entries:
                     path = f"{folder}/{entry.name}" if folder else entry.name
-                    ending = os.path.splitext(entry.name)[1].lower()
                     if entry.name.startswith("."):
                         continue
-                    if ending == ".parquet" and entry.is_file():
+                    if ending(path) == ".parquet" and entry.is_file():
                         files.append(path)
-                    elif ending in ENDINGS and depth > 0:
+                    elif ending(path) in ENDINGS and depth > 0:
                         return []
                     elif entry.is_dir() and not entry.is_symlink():
                         below.append(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 from tellapart.errors import DataError
@@ -29,7 +30,7 @@ class Tree(NamedTuple):
     repeated_links: list[str]
 
 
-def walk(root: str) -> Tree:
+def walk(root: Path) -> Tree:
     """List a folder, links followed; each folder is entered once, so a loop of links comes to an end.
 
     Folders reached without a link come first: of a folder and a link to it, the folder is the one that counts.
@@ -43,14 +44,14 @@ def walk(root: str) -> Tree:
     while waiting or links:
         folder = waiting.pop() if waiting else links.pop(0)
         try:
-            status = os.stat(os.path.join(root, folder))
+            status = (root / folder).stat()
             if (status.st_dev, status.st_ino) in entered:
                 tree.repeated_links.append(folder)
                 continue
             entered.add((status.st_dev, status.st_ino))
             _list(root, folder, tree, waiting, links)
         except OSError as error:
-            path = to_text(os.path.join(root, folder))
+            path = to_text(str(root / folder))
             raise DataError(f"{path}: the folder cannot be listed: {error.strerror or error}.") from error
         if folder:
             tree.folders.append(folder)
@@ -58,9 +59,9 @@ def walk(root: str) -> Tree:
     return Tree(*(sorted(paths) for paths in tree))
 
 
-def _list(root: str, folder: str, tree: Tree, waiting: list[str], links: list[str]) -> None:
+def _list(root: Path, folder: str, tree: Tree, waiting: list[str], links: list[str]) -> None:
     """Sort the entries of one folder into `tree`, and the folders still to be entered into the two lists."""
-    with os.scandir(os.path.join(root, folder)) as entries:
+    with os.scandir(root / folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") or entry.name.lower() in _LITTER:
                 continue
@@ -68,7 +69,7 @@ def _list(root: str, folder: str, tree: Tree, waiting: list[str], links: list[st
             if kind == "folder":
                 place = links if entry.is_symlink() else waiting
             elif kind == "file":
-                place = tree.images if os.path.splitext(entry.name)[1].lower() in ENDINGS else tree.others
+                place = tree.images if ending(entry.name) in ENDINGS else tree.others
             else:
                 place = tree.broken_links if entry.is_symlink() else tree.others
             place.append(f"{folder}/{entry.name}" if folder else entry.name)
@@ -81,6 +82,21 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "other"
 
 
+def ending(name: str) -> str:
+    """Return the lower-case ending of a file name or path, with its dot, or "".
+
+    >>> ending("photos/A.JPG"), ending("README")
+    ('.jpg', '')
+    """
+    stem, dot, last = name.rpartition(".")
+    return f".{last.lower()}" if dot and stem and "/" not in last else ""
+
+
+def title(path: Path) -> str:
+    """Return the name of a file or folder as text, also where the path ends in "." or ".."."""
+    return to_text(path.name if path.name not in ("", "..") else path.resolve().name or str(path.resolve()))
+
+
 def to_text(path: str) -> str:
     r"""Return a file name as text that UTF-8 can hold; `to_path` gives the name back.
 
@@ -89,7 +105,7 @@ def to_text(path: str) -> str:
     >>> to_text("caf\udce9.jpg")
     'caf\\xe9.jpg'
     """
-    if "\\" not in path and not any("\ud800" <= letter <= "\udfff" for letter in path):
+    if "\\" not in path and (path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)):
         return path
     return path.replace("\\", "\\\\").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
