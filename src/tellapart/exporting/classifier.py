@@ -66,9 +66,7 @@ class Classifier:
         Raises:
             DataError: an image cannot be read, with its place and the reason.
         """
-        return [
-            self._only_prediction(image, result) for image, result in self.predict_each(_listed(images), batch_size)
-        ]
+        return [_only_prediction(image, result) for image, result in self.predict_each(_listed(images), batch_size)]
 
     def predict_each(
         self, images: Iterable[Any], batch_size: int = _BATCH_SIZE

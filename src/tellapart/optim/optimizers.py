@@ -22,6 +22,10 @@ class _TorchStep(LeanOptimizer):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters from their gradients; see torch.optim.Optimizer.step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         if not torch.compiler.is_compiling():
             align_layouts(self)
         step: Any = super().step.__func__
@@ -29,10 +33,12 @@ class _TorchStep(LeanOptimizer):
         if getattr(step, "hooked", False):
             step = step.__wrapped__
         if is_compiler_imported() or step.__code__.co_name != "_use_grad":
-            return step(self, closure)
+            step(self)
+            return loss
         # `_use_grad` does this and two graph breaks, which mean nothing outside of the compiler.
         with torch.set_grad_enabled(self.defaults["differentiable"]):
-            return step.__wrapped__(self, closure)
+            step.__wrapped__(self)
+        return loss
 
 
 class SGD(_TorchStep, torch.optim.SGD):
