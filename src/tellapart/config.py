@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping
@@ -116,7 +117,7 @@ class TrainConfig:
     accumulation_steps: int = option(1, "parts a batch is computed in, to save memory; the update is the same", low=1)
     eval_batch_size: int = option(256, "images evaluated at a time", low=1)
     ema_decay: float = option(
-        0.0, "decay of the averaged weights that are evaluated and shipped; 0: none", low=0.0, high=1.0
+        0.0, "decay of the averaged weights that are evaluated and shipped; 0: none", low=0.0, high=0.999999
     )
     early_stopping_epochs: int = option(0, "stop after so many epochs without progress on val; 0: never", low=0)
     select: Literal["best", "last"] = option("best", "weights to ship: of the best epoch on val, or of the last")
@@ -231,9 +232,9 @@ def override(
 
 
 def _unknown_field(name: str) -> str:
-    key = name.replace("-", "_")
-    by_last = [known for known in options() if known.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    guess = by_last[0] if by_last else nearest(key, options())
+    # By the last word alone: with its section in front, every wrong name is near to some other of the section.
+    fields = {known.rsplit(".", 1)[-1]: known for known in reversed(options())}
+    guess = fields.get(nearest(name.replace("-", "_").rsplit(".", 1)[-1], fields) or "")
     return f"unknown field '{name}'." + (
         f" Did you mean '{guess}'?" if guess else " `tellapart train --help` lists all."
     )
@@ -280,11 +281,12 @@ def _coerce_scalar(raw: Any, kind: type) -> Any:
             return raw
         raise ValueError(f"expected text, found {raw!r}")
     number = _number(raw)
-    if kind is int:
-        if isinstance(number, float) and not number.is_integer():
-            raise ValueError(f"expected a whole number, found {raw!r}")
-        return int(number)
-    return float(number)
+    if kind is int and isinstance(number, float) and not number.is_integer():
+        raise ValueError(f"expected a whole number, found {raw!r}")
+    # Beyond int64 no tensor can hold a whole number, and a little further no float either.
+    if abs(number) >= 2**63 and (kind is int or isinstance(number, int)):
+        raise ValueError("expected a number of at most 9223372036854775807 either way, found a larger one")
+    return int(number) if kind is int else float(number)
 
 
 def _number(raw: Any) -> int | float:
@@ -300,7 +302,7 @@ def _number(raw: Any) -> int | float:
                 number = float(raw)
             except ValueError:
                 raise ValueError(f"expected a number, found {raw!r}") from None
-    if isinstance(number, float) and (number != number or number in (float("inf"), float("-inf"))):
+    if isinstance(number, float) and not math.isfinite(number):
         raise ValueError(f"expected a finite number, found {raw!r}")
     return number
 
@@ -310,15 +312,21 @@ def _problems(config: RunConfig, names: Mapping[str, Collection[str]]) -> list[s
     for name, leaf in options().items():
         value = get(config, name)
         if leaf.low is not None and value < leaf.low:
-            problems.append(f"{name}: expected at least {leaf.low:g}, found {value:g}")
+            problems.append(f"{name}: expected at least {_exact(leaf.low)}, found {_exact(value)}")
         if leaf.high is not None and value > leaf.high:
-            problems.append(f"{name}: expected at most {leaf.high:g}, found {value:g}")
+            problems.append(f"{name}: expected at most {_exact(leaf.high)}, found {_exact(value)}")
     for name, known in names.items():
         chosen = get(config, name)
         for item in chosen if isinstance(chosen, tuple) else (chosen,):
             if item not in known and not (name == "model.name" and ":" in item):
                 problems.append(f"{name}: {unknown_name('name', item, known)}")
     return problems + _contradictions(config)
+
+
+def _exact(number: float) -> str:
+    """Return a number short, but never so short that two different ones look alike."""
+    short = f"{number:g}"
+    return short if float(short) == number and isinstance(number, float) else repr(number)
 
 
 def _contradictions(config: RunConfig) -> list[str]:
@@ -338,9 +346,14 @@ def _contradictions(config: RunConfig) -> list[str]:
     if config.data.val_fraction + config.data.test_fraction > 0.9:
         problems.append("data.val_fraction and data.test_fraction: together they leave under a tenth to train on")
     if schedule.name == "one-cycle" and schedule.warmup_epochs:
-        problems.append("schedule.warmup_epochs: one-cycle has a warmup of its own (schedule.pct_start); set this to 0")
+        problems.append("schedule.warmup_epochs: one-cycle has a warmup of its own (schedule.pct_start); take another schedule.name")
     if schedule.warmup_epochs > train.epochs:
         problems.append(f"schedule.warmup_epochs: expected at most train.epochs ({train.epochs})")
+    if config.model.pretrained and ":" not in config.model.name:
+        problems.append(
+            f"model.pretrained: '{config.model.name}' has no published weights; expected a model.name that starts with "
+            "timm: or torchvision:"
+        )
     if not config.model.pretrained and preprocess.normalize == "pretrained":
         problems.append("preprocess.normalize: 'pretrained' needs model.pretrained")
     return problems
@@ -364,16 +377,24 @@ def load(text: str, where: str = "config") -> RunConfig:
     """
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of over 4,300 digits is a plain ValueError
         raise ConfigError([f"{where}: not JSON ({error})"]) from None
     if not isinstance(data, dict):
         raise ConfigError([f"{where}: expected a JSON object, found {type(data).__name__}"])
-    version = data.pop("version", CONFIG_VERSION)
-    if not isinstance(version, int) or version > CONFIG_VERSION:
+    try:
+        _check_version(data.pop("version", CONFIG_VERSION), where)
+        return override(RunConfig(), dict(_flatten(data, "")))
+    except RecursionError:
+        raise ConfigError([f"{where}: nested deeper than any config"]) from None
+
+
+def _check_version(version: Any, where: str) -> None:
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ConfigError([f"{where}: expected a whole number from 1 as version, found {version!r}"])
+    if version > CONFIG_VERSION:
         raise ConfigError(
             [f"{where}: config version {version} is of a later Tellapart (this one reads {CONFIG_VERSION}); upgrade"]
         )
-    return override(RunConfig(), dict(_flatten(data, "")))
 
 
 def _flatten(data: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

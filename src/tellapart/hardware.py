@@ -34,7 +34,7 @@ def choose_device(wanted: str = "auto") -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise MissingError(
-                f"device '{wanted}' is not there: torch {torch.__version__} sees {count} CUDA devices. "
+                f"device '{wanted}' is not there: torch {torch.__version__} sees {count} CUDA device(s). "
                 "Use --device auto, or see `tellapart doctor`."
             )
     elif device.type == "mps" and not torch.backends.mps.is_available():
@@ -109,7 +109,11 @@ def _container_free_bytes() -> int:
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        return 2**62 if limit == "max" else max(int(limit) - used, 0)
+        if limit == "max":
+            return 2**62
+        # Files read lately count as used until the kernel needs their place; reading a data set fills it with them.
+        counts = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        return max(int(limit) - used + int(counts.get("inactive_file", 0)), 0)
     except (OSError, ValueError):
         return 2**62
 

@@ -62,13 +62,15 @@ def uniform(indices: torch.Tensor, num_draws: int, seed: int, purpose: str, *cou
         num_draws: how many numbers each sample needs.
 
     Returns:
-        float64 `(B, num_draws)` on the device of `indices`.
+        float64 `(B, num_draws)` on the device of `indices`, or on the CPU where that has no float64 (MPS).
 
     Source: SplitMix64 (Steele, Lea, Flood 2014, section 4) of a counter that starts at `derive(...)`, applied twice so
     that neighbouring indices share nothing; the top 53 bits make the number.
     """
     import torch
 
+    if indices.device.type == "mps":
+        indices = indices.cpu()
     base = derive(seed, purpose, *counters)
     stream = _splitmix64(indices.to(torch.int64) * _GOLDEN + base)
     draw = torch.arange(1, num_draws + 1, device=indices.device, dtype=torch.int64) * _GOLDEN

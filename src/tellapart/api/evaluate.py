@@ -73,7 +73,7 @@ def evaluate(
 
     Raises:
         RunError: no such run or split, or the split is empty.
-        DataError: images are missing or their pixels changed since the split was stored.
+        DataError: images are missing, or their pixels or labels changed since the split was stored.
     """
     run = run if isinstance(run, Run) else Run(Path(run))
     if split not in SPLITS:
@@ -93,7 +93,7 @@ def evaluate(
         classes=classifier.classes,
         indices=rows,
         paths=[run.split.paths[row] for row in rows],
-        targets=aligned_targets(source, classifier)[source_rows],
+        targets=aligned_targets(source, classifier, source_rows),
         outputs=outputs,
         num_given=run.split.num_given(split),
     )
@@ -110,14 +110,25 @@ def record(run: Run, evaluation: Evaluation) -> None:
         "weights": hashlib.sha256((run.bundle / "model.safetensors").read_bytes()).hexdigest(),
         **evaluation.as_dict(),
     }
-    with (run.path / "evaluations.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    path = run.path / "evaluations.jsonl"
+    before = path.read_bytes() if path.exists() else b"\n"
+    # A process that was killed while it wrote may have left half a line, which the next must not be glued to.
+    start = b"" if before.endswith(b"\n") else b"\n"
+    with path.open("ab") as file:
+        file.write(start + json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def looks_at(run: Run, split: str) -> list[dict[str, Any]]:
     """Return the recorded evaluations of a split, oldest first."""
     path = run.path / "evaluations.jsonl"
-    lines = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
+    lines = []
+    for text in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue  # Torn by a kill; the evaluation that wrote it never returned its numbers.
     return [line for line in lines if line["split"] == split]
 
 
@@ -135,18 +146,25 @@ def classify(classifier: Classifier, reduced: Iterator[torch.Tensor]) -> np.ndar
     return torch.cat(outputs).numpy()
 
 
-def aligned_targets(source: Source, classifier: Classifier) -> np.ndarray:
-    """Return the source's targets with classes in the classifier's order, matched by name."""
+def aligned_targets(source: Source, classifier: Classifier, rows: np.ndarray) -> np.ndarray:
+    """Return the targets of the source's `rows` with classes in the classifier's order, matched by name.
+
+    Raises:
+        DataError: the rows have a class that the classifier does not know; one that only other rows have is no matter.
+    """
+    found = source.targets[rows]
     if source.classes == classifier.classes or classifier.task == "regression":
-        return source.targets
-    unknown = [name for name in source.classes if name not in classifier.classes]
-    if unknown:
-        raise DataError(f"{source.name}: the classifier does not know the class '{unknown[0]}'.")
-    order = np.array([classifier.classes.index(name) for name in source.classes])
+        return found
+    place = {name: index for index, name in enumerate(classifier.classes)}
+    order = np.array([place.get(name, -1) for name in source.classes], dtype=np.int64)
+    is_present = np.isin(np.arange(len(order)), found) if classifier.task == "multiclass" else found.any(axis=0)
+    unknown = np.flatnonzero(is_present & (order < 0))
+    if len(unknown):
+        raise DataError(f"{source.name}: the classifier does not know the class '{source.classes[unknown[0]]}'.")
     if classifier.task == "multiclass":
-        return order[source.targets]
-    targets = np.zeros((len(source), len(classifier.classes)), dtype=np.float32)
-    targets[:, order] = source.targets
+        return order[found]
+    targets = np.zeros((len(rows), len(classifier.classes)), dtype=np.float32)
+    targets[:, order[order >= 0]] = found[:, order >= 0]
     return targets
 
 
@@ -172,6 +190,13 @@ def _source_rows(source: Source, split: Split, rows: np.ndarray) -> np.ndarray:
             f"{source.name}: {len(missing):,} of {len(rows):,} images of the split are no longer there "
             f"({', '.join(missing[:3])}). Put them back; a number without them would be another one."
         )
+    for row in rows:
+        label = source.label_name(place[split.paths[row]])
+        if label != split.classes[row]:
+            raise DataError(
+                f"{split.paths[row]}: its label is '{label}', and was '{split.classes[row]}' when the split was made. "
+                "Put it back; or start a new run with the new labels."
+            )
     return np.array([place[split.paths[row]] for row in rows], dtype=np.int64)
 
 

@@ -13,6 +13,15 @@ _MIXES = {
     "mixup": "Blend each image and target with another of the batch.",
     "cutmix": "Paste a rectangle of another image of the batch, and blend the targets by area.",
 }
+_SCHEDULES = {
+    "constant": "The same learning rate throughout.",
+    "step": "Times gamma every step-epochs epochs.",
+    "exponential": "Times gamma every epoch.",
+    "cosine": "Half a cosine from the learning rate to min-factor of it.",
+    "one-cycle": "Up to the learning rate and down to nearly nothing, the momentum against it.",
+    "linear": "A straight line from the learning rate to min-factor of it.",
+    "reduce-on-plateau": "Times gamma when the loss on val has not fallen for patience epochs.",
+}
 _EXTERNAL = {
     "timm:NAME": "Any model of timm, such as timm:convnext_tiny; needs the extra [timm].",
     "torchvision:NAME": "Any classification model of torchvision, such as torchvision:resnet50.",
@@ -33,7 +42,7 @@ def listing(kind: str) -> dict[str, str]:
         "datasets": dict(DATASETS),
         "recipes": _first_lines(RECIPES),
         "optimizers": _first_lines(OPTIMIZERS),
-        "schedules": _first_lines(SCHEDULES),
+        "schedules": {name: _SCHEDULES[name] for name in SCHEDULES},
         "losses": _first_lines(LOSSES),
         "augmentations": {**_first_lines(AUGMENTATIONS), **_MIXES},
     }

@@ -11,10 +11,10 @@ from typing import Any
 from tellapart.config import RunConfig, get, override
 from tellapart.data.augment import AUGMENTATIONS, MIXES
 from tellapart.data.scan import typical_size_px
-from tellapart.data.sources import Source, open_source
+from tellapart.data.sources import SOURCES, Source, open_source
 from tellapart.errors import ConfigError, unknown_name
 from tellapart.models import MODELS
-from tellapart.optim import LOSSES, OPTIMIZERS, SCHEDULES
+from tellapart.optim import LOSSES, OPTIMIZERS, SCHEDULES, SETTINGS_USED
 from tellapart.recipes import RECIPES, DataSummary
 
 _LOSS_OF_TASK = {
@@ -75,6 +75,9 @@ def prepare(data: Any, recipe: str, changes: Mapping[str, Any]) -> Prepared:
     source = open_source(data, data_dir=data_dir, task=task)
     base = RECIPES[recipe](summarize(source))
     config = override(base, {**_consequences(base, changes), **changes}, NAMES)
+    unused = without_effect(config, changes, source)
+    if unused:
+        raise ConfigError(unused)
     return Prepared(source, _resolve(config, data, source))
 
 
@@ -97,11 +100,52 @@ def _consequences(base: RunConfig, changes: Mapping[str, Any]) -> dict[str, Any]
         follow["preprocess.normalize"] = "pretrained"
     if changes.get("loss.name") == "mean-squared-error":
         follow |= {"loss.label_smoothing": 0.0, "loss.class_weights": "none"}
-    if changes.get("schedule.warmup_epochs") and base.schedule.name == "one-cycle":
-        follow["schedule.name"] = "cosine"
+    if changes.get("schedule.name") == "exponential":
+        follow["schedule.gamma"] = 0.95  # The default of `step` every epoch would end learning after three.
     if "preprocess.size_px" in changes and base.preprocess.resize_px:
         follow["preprocess.resize_px"] = 0
     return follow
+
+
+# What a field needs to have an effect: another field, and the values of it that read this one.
+_READ_BY = {
+    "optim.momentum": ("optim.name", {"sgd-momentum", "sgd-nesterov", "muon"}),
+    "augment.pad_px": ("augment.transforms", {"shift", "flip-crop"}),
+    "augment.rotation_degrees": ("augment.transforms", {"rotation"}),
+    "augment.jitter": ("augment.transforms", {"color-jitter"}),
+    "augment.min_scale": ("augment.transforms", {"random-resized-crop"}),
+    "augment.erasing_prob": ("augment.transforms", {"random-erasing"}),
+    "augment.mixup_alpha": ("augment.transforms", {"mixup"}),
+    "augment.cutmix_alpha": ("augment.transforms", {"cutmix"}),
+    "data.data_dir": ("data.source", set(SOURCES)),
+    **{
+        f"schedule.{field}": ("schedule.name", {name for name, used in SETTINGS_USED.items() if setting in used})
+        for field, setting in {
+            "warmup_epochs": "warmup_steps",
+            **{name: name for name in ("min_factor", "step_epochs", "gamma", "patience")},
+            **{name: name for name in ("pct_start", "div_factor", "final_div_factor", "cycle_momentum")},
+        }.items()
+    },
+}
+
+
+def without_effect(config: RunConfig, changes: Mapping[str, Any], source: Source) -> list[str]:
+    """Return a sentence for each change that nothing would read: no intention of the user's is dropped in silence."""
+    problems = []
+    for name in changes:
+        if name in _READ_BY:
+            by, readers = _READ_BY[name]
+            chosen = get(config, by)
+            values = set(chosen) if isinstance(chosen, tuple) else {source.name if by == "data.source" else chosen}
+            if not values & readers:
+                shown = ", ".join(sorted(values)) or "none"
+                problems.append(f"{name}: has no effect with {by} {shown}; only with {', '.join(sorted(readers))}")
+    for part in ("val", "test"):
+        if f"data.{part}_fraction" in changes and part in source.parts:
+            problems.append(f"data.{part}_fraction: has no effect, because {source.name} has a {part} part of its own")
+    if config.data.in_memory == "yes" and {"data.num_workers", "data.worker_timeout_s"} & set(changes):
+        problems.append("data.num_workers, data.worker_timeout_s: have no effect with data.in_memory yes")
+    return problems
 
 
 def _resolve(config: RunConfig, data: Any, source: Source) -> RunConfig:

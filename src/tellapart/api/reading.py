@@ -94,14 +94,16 @@ def _report_unreadable(source: Source, found: Scan, config: RunConfig, progress:
 def _check_unchanged(source: Source, found: Scan, stored: Split) -> None:
     paths = source.paths
     before, now = set(stored.paths), set(paths)
-    changed = []
+    changed, relabelled = [], []
     if before == now and list(stored.paths) == paths:
         pairs = zip(paths, stored.pixel_hashes, found.pixel_hashes, strict=True)
         changed = [path for path, old, new in pairs if old != new]
+        relabelled = [path for row, path in enumerate(paths) if source.label_name(row) != stored.classes[row]]
     for what, names in (
         ("no longer there", sorted(before - now)),
         ("new", sorted(now - before)),
         ("with other pixels than before", changed),
+        ("with another label than before", relabelled),
     ):
         if names:
             raise RunError(

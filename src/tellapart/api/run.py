@@ -37,9 +37,11 @@ class Run:
         """The resolved config."""
         file = self.path / "config.json"
         try:
-            text = file.read_text()
+            text = file.read_text(encoding="utf-8")
         except OSError as error:
             raise RunError(f"{self.path}: expected a run folder; config.json: {error.strerror}.") from None
+        except UnicodeDecodeError as error:
+            raise RunError(f"{file}: damaged ({error}).") from None
         return configs.load(text, str(file))
 
     @cached_property
@@ -55,10 +57,13 @@ class Run:
     @property
     def result(self) -> dict[str, Any] | None:
         """What `train --json` prints, or None while the run has not ended."""
+        file = self.path / "result.json"
         try:
-            return json.loads((self.path / "result.json").read_text())
+            return dict(json.loads(file.read_bytes()))
         except FileNotFoundError:
             return None
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{file}: damaged ({error}). Remove it and resume the run, to have it made again.") from None
 
     @property
     def metrics(self) -> dict[str, Any]:

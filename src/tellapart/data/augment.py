@@ -3,7 +3,8 @@ is in, nor the process that augments it, changes what happens to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,18 +28,22 @@ class Draw:
     seed: int
     size_px: int
     config: AugmentConfig
+    place: int = 0
 
     def uniform(self, purpose: str, num_draws: int = 1) -> torch.Tensor:
-        """Return float64 `(B, num_draws)` in [0, 1), a function of (seed, purpose, epoch, index)."""
-        return seeding.uniform(self.indices, num_draws, self.seed, f"augment/{purpose}", self.epoch)
+        """Return float64 `(B, num_draws)` in [0, 1), a function of (seed, purpose, epoch, place, index).
+
+        `place` is the augmentation's among the others: one that is named twice draws twice.
+        """
+        return seeding.uniform(self.indices, num_draws, self.seed, f"augment/{purpose}", self.epoch, self.place)
 
 
 Augmentation = Callable[[torch.Tensor, Draw], torch.Tensor]
 
 
 def flip(images: torch.Tensor, draw: Draw) -> torch.Tensor:
-    """Mirror every second image, left to right."""
-    mirrored = draw.uniform("flip")[:, 0] < 0.5
+    """Mirror each image, left to right, or leave it, as a coin falls."""
+    mirrored = (draw.uniform("flip")[:, 0] < 0.5).to(images.device)
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
 
@@ -46,14 +51,15 @@ def shift(images: torch.Tensor, draw: Draw) -> torch.Tensor:
     """Cut a square of the network's size at a random place, over a black border of pad-px."""
     pad, size = draw.config.pad_px, draw.size_px
     padded = F.pad(images, (pad, pad, pad, pad))
-    places = torch.tensor([padded.shape[-2] - size + 1, padded.shape[-1] - size + 1], device=images.device)
-    top, left = (draw.uniform("shift", 2) * places).long().unbind(1)
+    draws = draw.uniform("shift", 2)
+    top = (draws[:, 0] * (padded.shape[-2] - size + 1)).long().to(images.device)
+    left = (draws[:, 1] * (padded.shape[-1] - size + 1)).long().to(images.device)
     windows = padded.unfold(2, size, 1).unfold(3, size, 1)
     return windows[torch.arange(len(images), device=images.device), :, top, left]
 
 
 def flip_crop(images: torch.Tensor, draw: Draw) -> torch.Tensor:
-    """Mirror every second image and shift each by up to pad-px."""
+    """Mirror each image or not, and shift it by up to pad-px over black."""
     return shift(flip(images, draw), draw)
 
 
@@ -63,15 +69,32 @@ def _per_image(build: Callable[[Draw, int], Any], purpose: str, doc: str) -> Aug
     def augment(images: torch.Tensor, draw: Draw) -> torch.Tensor:
         transform = build(draw, images.shape[1])
         results = []
-        # torchvision draws from torch's global generator: it is lent here and handed back as it was.
-        with torch.random.fork_rng(devices=[]):
+        with _borrowed_torch():
             for image, index in zip(images, draw.indices.tolist(), strict=True):
-                torch.manual_seed(seeding.derive(draw.seed, f"augment/{purpose}", draw.epoch, index))
+                seed = seeding.derive(draw.seed, f"augment/{purpose}", draw.epoch, draw.place, index)
+                # The CPU's generator is the one that torchvision draws from. torch.manual_seed would seed those of all
+                # devices, which nobody would set back, and takes 200 times as long.
+                torch.default_generator.manual_seed(seed)
                 results.append(transform(image))
         return torch.stack(results)
 
     augment.__doc__ = doc
     return augment
+
+
+@contextmanager
+def _borrowed_torch() -> Iterator[None]:
+    """Lend torch's global generator to torchvision, on one thread, and hand both back as they were.
+
+    Several threads add up an image's mean in another order, which can change the last bit of what comes of it.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _v2() -> Any:
@@ -137,16 +160,16 @@ class Augment:
         unknown = [unknown_name("augmentation", n, [*AUGMENTATIONS, *MIXES]) for n in names if n not in AUGMENTATIONS]
         if unknown:
             raise ConfigError(unknown)
-        self.steps = [AUGMENTATIONS[name] for name in names]
+        # Names, not functions: a worker process that is not forked gets this object pickled.
+        self.names = names
         self.config = config
         self.size_px = size_px
         self.seed = seed
 
     def __call__(self, images: torch.Tensor, indices: torch.Tensor, epoch: int) -> torch.Tensor:
         """Return uint8 `(B, C, h, w)` for uint8 `(B, C, H, W)` of the samples `indices` int64 `(B,)`."""
-        draw = Draw(indices, epoch, self.seed, self.size_px, self.config)
-        for step in self.steps:
-            images = step(images, draw)
+        for place, name in enumerate(self.names):
+            images = AUGMENTATIONS[name](images, Draw(indices, epoch, self.seed, self.size_px, self.config, place))
         return images
 
 

@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from tellapart import seeding
 from tellapart.config import DataConfig
-from tellapart.data.decode import decode
+from tellapart.data.decode import ImageError, decode
 from tellapart.data.preprocess import Preprocess
 from tellapart.data.scan import scan, typical_size_px
 from tellapart.data.sources import Source, open_source
 from tellapart.data.splits import apportion, make_split
 from tellapart.data.transforms import HALF, eval_transform, train_transform
-from tellapart.errors import DataError
+from tellapart.errors import ConfigError, DataError
 
 Transform = Callable[[Any], Any]
 
@@ -53,7 +53,8 @@ class ArrayDataset(Dataset[tuple[Any, Any]]):
         image = self.data[index]
         if self.transform is not None:
             return self.transform(image), self.targets[index]
-        return torch.as_tensor(image), self.targets[index]
+        # A copy: torch can share neither a read-only array nor one with a mirrored axis.
+        return torch.from_numpy(np.array(image)) if isinstance(self.data, np.ndarray) else image, self.targets[index]
 
 
 class SourceDataset(Dataset[tuple[Any, Any]]):
@@ -66,13 +67,17 @@ class SourceDataset(Dataset[tuple[Any, Any]]):
     def __init__(self, source: Source, rows: Sequence[int] | np.ndarray, transform: Transform | None = None) -> None:
         self.source, self.rows, self.transform = source, np.asarray(rows, dtype=np.int64), transform
         self.classes = source.classes
-        self.targets = torch.from_numpy(source.targets)[torch.from_numpy(self.rows)]
+        self.targets = torch.from_numpy(source.targets[self.rows])
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image = torch.from_numpy(decode(self.source.read(int(self.rows[index])), self.source.num_channels))
+        row = int(self.rows[index])
+        try:
+            image = torch.from_numpy(decode(self.source.read(row), self.source.num_channels))
+        except ImageError as error:
+            raise ImageError(f"{self.source.paths[row]}: cannot be read: {error.reason}") from None
         return (image if self.transform is None else self.transform(image)), self.targets[index]
 
 
@@ -107,7 +112,12 @@ def make_loaders(
 
     Raises:
         DataError: the data cannot be opened, read or divided.
+        ConfigError: `transforms` with a Dataset, or `val` without one.
     """
+    if isinstance(data, Dataset) and transforms is not None:
+        raise ConfigError(["transforms: a Dataset applies its own; give it the transform, or give the files or arrays"])
+    if not isinstance(data, Dataset) and val is not None:
+        raise ConfigError(["val: only where `data` is a Dataset too; other data is divided by its parts or at random"])
     if isinstance(data, Dataset):
         train_set, val_set, test_set = (data, val, None) if val is not None else (*_draw_val(data, seed), None)
     else:
@@ -160,6 +170,8 @@ def _draw_val(dataset: Any, seed: int) -> tuple[Dataset[Any], Dataset[Any]]:
     order = seeding.permutation(count, seed, "split/val").numpy()
     chosen: list[int] = []
     for label, quota in quotas.items():
-        chosen += [int(i) for i in order if labels[i] == label][:quota]
+        chosen += order[labels[order] == label][:quota].tolist()
+    if not chosen:
+        raise DataError(f"expected a class with two images or more to draw val from, found {count} classes of one.")
     rest = sorted(set(range(count)) - set(chosen))
     return Subset(dataset, rest), Subset(dataset, sorted(chosen))

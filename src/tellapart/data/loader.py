@@ -15,7 +15,7 @@ from tellapart.data.augment import Augment
 from tellapart.data.preprocess import Preprocess
 from tellapart.data.scan import read_image
 from tellapart.data.sources import Source
-from tellapart.errors import DataError
+from tellapart.errors import DataError, RunError
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,11 @@ class TrainLoader(Protocol):
 def epoch_batches(num_images: int, batch_size: int, seed: int, epoch: int) -> list[torch.Tensor]:
     """Return the positions, int64, of each batch of an epoch: every image once, in an order drawn for the epoch.
 
-    A last batch of one image joins the batch before it, because batch norm cannot train on a single one.
+    A last batch of one image joins the batch before it, because batch norm cannot train on a single one; batches that
+    are all of one image stay so.
     """
     batches = list(seeding.permutation(num_images, seed, "order", epoch).split(batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
+    if len(batches) > 1 and len(batches[-1]) == 1 < batch_size:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
 
@@ -103,6 +104,10 @@ class WorkerLoader:
         preprocess: its `reduce` is applied to each image.
         num_workers: processes; 0 reads in this one; -1 is one a core.
         timeout_s: after so many seconds without a batch the run ends with an error; 0 waits for ever.
+
+    Raises:
+        DataError: from `epoch`, an image can no longer be read.
+        RunError: from `epoch`, a worker ended or fell silent.
     """
 
     def __init__(
@@ -135,11 +140,35 @@ class WorkerLoader:
             num_workers=self.num_workers,
             timeout=self.timeout_s,
             pin_memory=self.device.type == "cuda",
+            # Not used, but without one of its own the DataLoader draws from torch's global generator.
+            generator=torch.Generator(),
         )
-        for item in loader:
+        for item in _received(loader, self.timeout_s):
             if isinstance(item, DataError):
                 raise item
             yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in item))
+
+
+def _received(loader: DataLoader[Any], timeout_s: float) -> Iterator[Any]:
+    """Yield what the workers send.
+
+    Raises:
+        RunError: a worker ended, or none has sent anything for too long.
+    """
+    try:
+        yield from loader
+    except (RuntimeError, ConnectionError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader timed out" in str(error):
+            raise RunError(
+                f"no images came from the reading processes for {timeout_s:g} s. Does the disk that holds them still "
+                "answer? Resume the run when it does; --data.worker-timeout-s sets how long a new run waits."
+            ) from error
+        if isinstance(error, ConnectionError) or "exited unexpectedly" in str(error) or "killed by" in str(error):
+            raise RunError(
+                f"a process that reads images ended ({error}); often the machine is out of memory. Resume the run, or "
+                "start one that uses less: a smaller --data.num-workers or --train.batch-size."
+            ) from error
+        raise
 
 
 @dataclass(frozen=True)

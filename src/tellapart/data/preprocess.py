@@ -11,6 +11,10 @@ from torch.nn import functional as F
 
 from tellapart.errors import ConfigError
 
+# An image longer than this many times its shorter side is cut before it is scaled: the middle square moves by less than
+# a pixel, and a line of 1 x 60,000 pixels does not grow into a strip that fills the memory.
+_MAX_ASPECT = 16
+
 
 class Preprocess(nn.Module):
     """Reduce decoded images to a square and normalise them.
@@ -66,9 +70,11 @@ class Preprocess(nn.Module):
         side = self.resize_px
         if self.fit == "squash":
             return _resize(images, side, side)
-        if min(height, width) != side:
-            scale = side / min(height, width)
-            images = _resize(images, max(side, round(height * scale)), max(side, round(width * scale)))
+        shorter = min(height, width)
+        if shorter != side:
+            images = _center_strip(images, _MAX_ASPECT * shorter)
+            # Whole pixels, rounded down as torchvision's Resize does.
+            images = _resize(images, *(side * size // shorter for size in images.shape[-2:]))
         return center_crop(images, side)
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
@@ -87,6 +93,12 @@ def center_crop(images: torch.Tensor, side: int) -> torch.Tensor:
     """Return the middle square of `(..., H, W)`; images that are no larger come back as they are."""
     top, left = ((size - side) // 2 if size > side else 0 for size in images.shape[-2:])
     return images[..., top : top + side, left : left + side]
+
+
+def _center_strip(images: torch.Tensor, length: int) -> torch.Tensor:
+    """Return the middle of what is longer than `length`; an even margin keeps the middle where it is."""
+    cuts = [max(size - length, 0) // 2 for size in images.shape[-2:]]
+    return images[..., cuts[0] : images.shape[-2] - cuts[0], cuts[1] : images.shape[-1] - cuts[1]]
 
 
 def _resize(images: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,9 @@ class Split:
         import pyarrow.parquet as pq
 
         try:
-            columns = pq.read_table(path).to_pydict()
+            # Not read_table, which takes a folder called split=1 above the file for a column.
+            with pq.ParquetFile(path) as file:
+                columns = file.read().to_pydict()
             return Split(*(tuple(columns[name]) for name in ("path", "class", "split", "pixel_hash")))
         except (OSError, KeyError, pa.ArrowException) as error:
             raise RunError(
@@ -75,12 +78,13 @@ def make_split(source: Source, pixel_hashes: Sequence[str], config: DataConfig, 
     """Return the division of a source: its own parts where it has them, drawn ones where it has not.
 
     A part that is missing is drawn from the training images, stratified by class, at least one image a class left to
-    train on. Which images go is a function of the seed and their pixels: images with the same pixels stay on one side,
-    and adding images later moves few of the others.
+    train on. Which images go is a function of the seed and their pixels: images with the same pixels stay on one side
+    and count as one, and adding images later moves few of the others. Where there are too few for both, val goes
+    before test.
 
     Args:
         source: what to divide.
-        pixel_hashes: one per sample; "" for an unreadable one, which is then drawn by its path.
+        pixel_hashes: one per sample; "" for an unreadable one, which stays in the part it is in.
         config: the fractions.
         seed: the run's seed.
 
@@ -89,11 +93,13 @@ def make_split(source: Source, pixel_hashes: Sequence[str], config: DataConfig, 
     """
     splits = [part or "train" for part in source.parts]
     labels = _strata(source)
-    keys = [found or f"path:{path}" for found, path in zip(pixel_hashes, source.paths, strict=True)]
-    train_count = splits.count("train")
-    for name, fraction in (("test", config.test_fraction), ("val", config.val_fraction)):
-        if name not in splits and fraction:
-            _hold_out(splits, labels, keys, name, max(1, round(fraction * train_count)), seed)
+    num_distinct = len(_rows_of_hash(splits, pixel_hashes))
+    drawn = {"test": config.test_fraction, "val": config.val_fraction}
+    totals = {k: max(1, round(part * num_distinct)) for k, part in drawn.items() if part and k not in splits}
+    if len(totals) == 2:
+        totals["test"] = min(totals["test"], max(0, _num_spare(splits, labels, pixel_hashes) - 1))
+    for name, total in totals.items():
+        _hold_out(splits, labels, pixel_hashes, name, total, seed)
     names = tuple(source.label_name(row) for row in range(len(source)))
     split = Split(tuple(source.paths), names, tuple(splits), tuple(pixel_hashes))
     _check(split, source)
@@ -105,27 +111,42 @@ def _strata(source: Source) -> np.ndarray:
     return source.targets if source.task == "multiclass" else np.zeros(len(source), dtype=np.int64)
 
 
-def _hold_out(splits: list[str], labels: np.ndarray, keys: list[str], name: str, total: int, seed: int) -> None:
-    """Move `total` training samples to the split `name`, in proportion to the classes, same pixels together."""
-    rows_of_class: dict[int, list[int]] = {}
-    for row, split in enumerate(splits):
-        if split == "train":
-            rows_of_class.setdefault(int(labels[row]), []).append(row)
-    quotas = apportion({label: len(rows) for label, rows in rows_of_class.items()}, total)
-    moved_keys: set[str] = set()
-    for label, rows in rows_of_class.items():
-        ranks = {row: (seeding.derive(seed, f"split/{name}/{keys[row]}"), keys[row], row) for row in rows}
-        for row in sorted(rows, key=ranks.__getitem__)[: quotas[label]]:
-            moved_keys.add(keys[row])
-    remaining = {label: len(rows) for label, rows in rows_of_class.items()}
-    moves = [row for row, split in enumerate(splits) if split == "train" and keys[row] in moved_keys]
-    for row in moves:
-        remaining[int(labels[row])] -= 1
-    emptied = {label for label, count in remaining.items() if count == 0}
-    kept_keys = {keys[row] for row in moves if int(labels[row]) in emptied}
-    for row in moves:
-        if keys[row] not in kept_keys:
-            splits[row] = name
+def _rows_of_hash(splits: Sequence[str], pixel_hashes: Sequence[str]) -> dict[str, list[int]]:
+    """Return the rows of each different readable image in train, by its hash."""
+    rows: dict[str, list[int]] = {}
+    for row, (split, found) in enumerate(zip(splits, pixel_hashes, strict=True)):
+        if split == "train" and found:
+            rows.setdefault(found, []).append(row)
+    return rows
+
+
+def _num_distinct(rows_of_hash: Mapping[str, list[int]], labels: np.ndarray) -> Counter[int]:
+    """Return how many different images each class has."""
+    return Counter(label for rows in rows_of_hash.values() for label in {int(labels[row]) for row in rows})
+
+
+def _num_spare(splits: Sequence[str], labels: np.ndarray, pixel_hashes: Sequence[str]) -> int:
+    """Return how many images could leave train with one of each class left in it."""
+    counts = _num_distinct(_rows_of_hash(splits, pixel_hashes), labels)
+    return sum(counts.values()) - len(counts)
+
+
+def _hold_out(
+    splits: list[str], labels: np.ndarray, pixel_hashes: Sequence[str], name: str, total: int, seed: int
+) -> None:
+    """Move `total` different training images to the split `name`, in proportion to the classes, same pixels together.
+
+    An image that lies in several classes goes only where each of them has one to give.
+    """
+    rows_of_hash = _rows_of_hash(splits, pixel_hashes)
+    quotas = apportion(_num_distinct(rows_of_hash, labels), total)
+    for found in sorted(rows_of_hash, key=lambda found: (seeding.derive(seed, f"split/{name}/{found}"), found)):
+        touched = {int(labels[row]) for row in rows_of_hash[found]}
+        if all(quotas[label] > 0 for label in touched):
+            for label in touched:
+                quotas[label] -= 1
+            for row in rows_of_hash[found]:
+                splits[row] = name
 
 
 def apportion(counts: Mapping[int, int], total: int) -> dict[int, int]:
@@ -161,8 +182,10 @@ def _check(split: Split, source: Source) -> None:
                     + ". Add some, or take the class out of every part."
                 )
     if not len(split.rows("val")):
+        if given := split.num_given("val"):
+            raise DataError(f"{source.name}: none of the {given:,} images in its val part can be read.")
         raise DataError(
-            f"{source.name}: too few images to hold any out for val: {split.num_given('train')} in "
+            f"{source.name}: too few images to hold any out for val: {len(split.rows('train'))} that can be read in "
             f"{max(1, len(source.classes))} classes. Expected at least one class with two images of different pixels."
         )
 

@@ -24,7 +24,7 @@ def _v2() -> Any:
 TRAIN_TRANSFORMS: dict[str, Callable[[int], list[Any]]] = {
     "none": lambda size_px: [],
     "flip": lambda size_px: [_v2().RandomHorizontalFlip()],
-    "flip-crop": lambda size_px: [_v2().RandomHorizontalFlip(), _v2().RandomCrop(size_px, padding=4)],
+    "flip-crop": lambda size_px: [_v2().RandomHorizontalFlip(), _v2().RandomCrop(size_px, 4, pad_if_needed=True)],
     "random-resized-crop": lambda size_px: [_v2().RandomResizedCrop(size_px, antialias=True)],
     "rotation": lambda size_px: [_v2().RandomRotation(15)],
     "color-jitter": lambda size_px: [_v2().ColorJitter(0.4, 0.4, 0.4, 0.1)],

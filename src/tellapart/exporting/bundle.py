@@ -7,23 +7,26 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tellapart.data.preprocess import Preprocess
-from tellapart.errors import RunError, TellapartError
+from tellapart.errors import ConfigError, RunError, TellapartError
+from tellapart.evaluation.metrics import HEADLINE
 from tellapart.exporting.card import model_card
 from tellapart.exporting.classifier import Classifier
 from tellapart.exporting.module import ClassifierModule
-from tellapart.models import create_model
+from tellapart.models import create_model, is_external
 
 FORMAT_VERSION = 1
 _WEIGHTS = "model.safetensors"
 # A model's name is a table's key or one of timm's and torchvision's; a path or an address of a hub is neither.
-_MODEL_NAME = re.compile(r"((timm|torchvision):)?[A-Za-z0-9_.\-]+")
+_MODEL_NAME = re.compile(r"((timm|torchvision):)?[A-Za-z0-9_.\-]{1,100}")
+# No image is larger (config's `size_px`), and no number in a config.json may make this process allocate more.
+_MAX_SIZE_PX = 4096
 
 
 def save_bundle(folder: Path, module: ClassifierModule, info: Mapping[str, Any]) -> None:
@@ -68,7 +71,9 @@ def load_bundle(folder: Path, device: torch.device) -> Classifier:
 
     Raises:
         RunError: no bundle, a damaged one, or one whose parts contradict each other.
+        MissingError: its model is of a package that is not installed.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     info = read_info(folder)
@@ -78,38 +83,74 @@ def load_bundle(folder: Path, device: torch.device) -> Classifier:
         raise RunError(f"{folder / _WEIGHTS}: cannot be read ({error.strerror}).") from None
     if hashlib.sha256(content).hexdigest() != info["files"][_WEIGHTS]:
         raise RunError(f"{folder / _WEIGHTS}: its bytes are not those that were written. Copy the bundle again.")
-    weights = load(content)
+    try:
+        weights = load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise RunError(f"{folder / _WEIGHTS}: not a safetensors file ({error}).") from None
     module = _empty_module(folder, info, weights)
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise RunError(f"{folder}: the weights do not fit the model that config.json names: {error}") from None
+        raise RunError(f"{folder}: {_first_mismatch(error)}") from None
+    if module.preprocess.settings() != info["preprocessing"]:
+        raise RunError(f"{folder}: config.json describes another preprocessing than the weights hold.")
     return Classifier(module.to(device).eval(), tuple(info["classes"]), info, device)
 
 
 def _empty_module(folder: Path, info: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> ClassifierModule:
-    name = info["model"]["name"]
-    if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
-        raise RunError(f"{folder / 'config.json'}: {name!r} is no model's name.")
+    """Return the module that config.json describes, after making sure that the weights are those of such a module.
+
+    A built-in model is first made without memory: a number that does not fit the weights is refused before anything
+    of its size is allocated.
+    """
+    settings = dict(info["preprocessing"])
+    preprocess = Preprocess(settings.pop("size_px"), settings.pop("mean"), settings.pop("std"), **settings)
+
+    num_outputs = info["model"]["num_classes"]
+    scale = torch.zeros(num_outputs if info["task"] == "regression" else 1)
+
+    def make() -> ClassifierModule:
+        return ClassifierModule(preprocess, create_model(**info["model"]), info["task"], scale, scale)
+
     try:
-        settings = dict(info["preprocessing"])
-        preprocess = Preprocess(settings.pop("size_px"), settings.pop("mean"), settings.pop("std"), **settings)
-        network = create_model(**info["model"])
-        module = ClassifierModule(
-            preprocess, network, info["task"], weights.get("target_mean"), weights.get("target_std")
-        )
+        if not any(tensor.shape[:1] == (num_outputs,) for tensor in weights.values()):
+            raise ValueError(f"no weight has {num_outputs} outputs")
+        if not is_external(info["model"]["name"]):
+            with torch.device("meta"):
+                _require_shapes(folder, {name: tensor.shape for name, tensor in make().state_dict().items()}, weights)
+        with torch.random.fork_rng(devices=[]):  # Its initial weights, which are about to be replaced, are drawn.
+            module = make()
+    except ConfigError as error:
+        problems = "; ".join(error.problems)
+        raise RunError(f"{folder / 'config.json'}: cannot make the model it describes ({problems})") from None
     except TellapartError:
         raise
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
         raise RunError(f"{folder / 'config.json'}: cannot make the model it describes ({error}).") from None
     return module.to(memory_format=torch.channels_last)
 
 
+def _require_shapes(folder: Path, expected: Mapping[str, torch.Size], weights: Mapping[str, torch.Tensor]) -> None:
+    for name in sorted({*expected, *weights}):
+        found = tuple(weights[name].shape) if name in weights else "none"
+        wanted = tuple(expected[name]) if name in expected else "none"
+        if found != wanted:
+            raise RunError(
+                f"{folder}: the weights do not fit the model that config.json describes: '{name}' should have shape "
+                f"{wanted}, found {found}."
+            )
+
+
+def _first_mismatch(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
+    return f"the weights do not fit the model that config.json describes: {' '.join(lines[:1])}"
+
+
 def read_info(folder: Path) -> dict[str, Any]:
-    """Return a bundle's config.json.
+    """Return a bundle's config.json, its parts of the right kind and in agreement with each other.
 
     Raises:
-        RunError: it is missing, no JSON, incomplete, or of a later version.
+        RunError: it is missing, no JSON, incomplete, wrong, or of a later version.
     """
     path = folder / "config.json"
     try:
@@ -121,7 +162,61 @@ def read_info(folder: Path) -> dict[str, Any]:
     needed = {"version", "task", "classes", "model", "preprocessing", "files"}
     missing = sorted(needed - set(info)) if isinstance(info, dict) else sorted(needed)
     if missing:
-        raise RunError(f"{path}: expected the config of a bundle, found none of: {', '.join(missing)}.")
-    if not isinstance(info["version"], int) or info["version"] > FORMAT_VERSION:
-        raise RunError(f"{path}: written by a later Tellapart (bundle version {info['version']}); upgrade.")
+        raise RunError(f"{path}: expected the config of a bundle, which has also: {', '.join(missing)}.")
+    version = info["version"]
+    if _is_whole(version, 1, 10**9) and version > FORMAT_VERSION:
+        raise RunError(f"{path}: written by a later Tellapart (bundle version {version}); upgrade.")
+    wrong = [f"{what}, found {_shown(found)}" for is_right, what, found in _checks(info) if not is_right]
+    if wrong:
+        raise RunError("\n".join([f"{path}: not the config of a bundle:", *(f"  - expected {text}" for text in wrong)]))
     return info
+
+
+def _checks(info: Mapping[str, Any]) -> Iterator[tuple[bool, str, Any]]:
+    """Yield (whether it is so, what is expected, what was found) for everything that loading relies on."""
+    task, classes, files = info["task"], info["classes"], info["files"]
+    yield _is_whole(info["version"], 1, FORMAT_VERSION), f"version {FORMAT_VERSION}", info["version"]
+    yield isinstance(task, str) and task in HEADLINE, f"task: {', '.join(HEADLINE)}", task
+    is_names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    yield is_names and len(set(classes)) == len(classes), "classes: a list of different names", classes
+    digest = files.get(_WEIGHTS) if isinstance(files, dict) else None
+    yield isinstance(digest, str), f"files: the SHA-256 of {_WEIGHTS}", files
+    model = info["model"] if isinstance(info["model"], dict) else {}
+    keys = {"name", "num_classes", "in_channels", "size_px"}
+    yield set(model) == keys, f"model: {', '.join(sorted(keys))}, and no more", info["model"]
+    name, num_classes = model.get("name"), model.get("num_classes")
+    yield isinstance(name, str) and bool(_MODEL_NAME.fullmatch(name)), "model.name: a model's name", name
+    count = len(classes) if is_names and task != "regression" else num_classes
+    yield _is_whole(num_classes, 1, 10**6) and num_classes == count, "model.num_classes: one a class", num_classes
+    channels = model.get("in_channels")
+    yield _is_whole(channels, 1, 3) and channels != 2, "model.in_channels: 1 or 3", channels
+    yield from _preprocessing_checks(info["preprocessing"], model)
+
+
+def _preprocessing_checks(settings: Any, model: Mapping[str, Any]) -> Iterator[tuple[bool, str, Any]]:
+    keys = {"size_px", "resize_px", "fit", "mean", "std"}
+    is_whole = isinstance(settings, dict) and set(settings) == keys
+    yield is_whole, f"preprocessing: {', '.join(sorted(keys))}, and no more", settings
+    if not is_whole:
+        return
+    size_px, resize_px, channels = settings["size_px"], settings["resize_px"], model.get("in_channels")
+    is_size = _is_whole(size_px, 1, _MAX_SIZE_PX) and size_px == model.get("size_px")
+    yield is_size, f"preprocessing.size_px: 1 to {_MAX_SIZE_PX} and the model's", size_px
+    is_resize = is_size and _is_whole(resize_px, size_px, _MAX_SIZE_PX + 1)
+    yield is_resize, f"preprocessing.resize_px: from size_px to {_MAX_SIZE_PX + 1}", resize_px
+    for key in ("mean", "std"):
+        numbers = settings[key]
+        is_numbers = isinstance(numbers, list) and all(isinstance(x, float | int) and abs(x) < 1e6 for x in numbers)
+        yield is_numbers and len(numbers) == channels, f"preprocessing.{key}: a number a channel", numbers
+
+
+def _is_whole(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a deeply nested {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -16,6 +16,7 @@ import torch
 from tellapart import hardware
 from tellapart.data.decode import ImageError, decode, picture_pixels
 from tellapart.errors import DataError
+from tellapart.evaluation.predictions import THRESHOLD
 from tellapart.exporting.module import ClassifierModule
 
 _BATCH_SIZE = 64
@@ -26,7 +27,7 @@ class Prediction:
     """What the classifier says of one image.
 
     `label` is the name of the class (several labels joined by "|"; for numbers, the value as text), `prob` its
-    probability, `probs` every class's by name (for numbers: the values).
+    probability, `probs` every class's by name (for numbers: the values by their position, "0" first; `prob` is NaN).
     """
 
     label: str
@@ -64,14 +65,21 @@ class Classifier:
             batch_size: images computed at a time.
 
         Raises:
-            DataError: an image cannot be read, with its place and the reason.
+            DataError: an image cannot be read, with its place and the reason; or something is no image at all.
         """
-        return [_only_prediction(image, result) for image, result in self.predict_each(_listed(images), batch_size)]
+        results = enumerate(self.predict_each(_listed(images), batch_size))
+        return [_only_prediction(number, *result) for number, result in results]
 
     def predict_each(
         self, images: Iterable[Any], batch_size: int = _BATCH_SIZE
     ) -> Iterator[tuple[Any, Prediction | ImageError]]:
-        """Yield each image with its prediction, or with why it cannot be read; decodes ahead."""
+        """Yield each image with its prediction, or with why it cannot be read; decodes ahead.
+
+        Raises:
+            DataError: something is no image at all, or `batch_size` is below 1.
+        """
+        if batch_size < 1:
+            raise DataError(f"batch_size: expected at least 1, found {batch_size}.")
         iterator = iter(images)
         with ThreadPoolExecutor(hardware.num_cpus(), thread_name_prefix="decode") as pool:
             waiting = list(islice(iterator, batch_size))
@@ -94,11 +102,12 @@ class Classifier:
         return self.module.from_reduced(reduced.to(self.device))
 
     def _prediction(self, outputs: list[float]) -> Prediction:
-        probs = dict(zip(self.classes, outputs, strict=True))
+        names = self.classes or [str(number) for number in range(len(outputs))]
+        probs = dict(zip(names, outputs, strict=True))
         if self.task == "regression":
             return Prediction(", ".join(f"{value:.6g}" for value in outputs), float("nan"), probs)
         if self.task == "multilabel":
-            chosen = [name for name, prob in probs.items() if prob >= 0.5]
+            chosen = [name for name, prob in probs.items() if prob > THRESHOLD]
             return Prediction("|".join(chosen), max(outputs), probs)
         best = max(range(len(outputs)), key=outputs.__getitem__)
         return Prediction(self.classes[best], outputs[best], probs)
@@ -117,10 +126,10 @@ class Classifier:
         return self.module.preprocess.reduce(torch.from_numpy(pixels))
 
 
-def _only_prediction(image: Any, result: Prediction | ImageError) -> Prediction:
+def _only_prediction(number: int, image: Any, result: Prediction | ImageError) -> Prediction:
     if isinstance(result, ImageError):
-        what = f"{os.fspath(image)}: " if isinstance(image, str | os.PathLike) else ""
-        raise DataError(f"{what}{result}") from None
+        what = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+        raise DataError(f"{what}: {result}") from None
     return result
 
 
@@ -130,16 +139,29 @@ def _listed(images: Any) -> list[Any]:
         return [images] if images.ndim < 4 else list(images)
     if isinstance(images, str | os.PathLike | bytes) or hasattr(images, "getexif"):
         return [images]
+    if not isinstance(images, Iterable):
+        raise DataError(_no_image(images))
     return list(images)
+
+
+def _no_image(found: Any) -> str:
+    return (
+        "expected a path, the bytes of an image file, a Pillow image, an array or a tensor, or several of them, "
+        f"found {type(found).__name__}."
+    )
 
 
 def _raw(image: Any) -> bytes | np.ndarray:
     if hasattr(image, "getexif"):
         return picture_pixels(image)
     if isinstance(image, str | os.PathLike):
+        if "\0" in os.fspath(image):
+            raise ImageError("no file can have this name")
         return Path(image).read_bytes()
     if isinstance(image, torch.Tensor):
         if image.ndim == 3:
             image = image.permute(1, 2, 0)
         return np.ascontiguousarray(image.cpu().numpy())
+    if not isinstance(image, bytes | np.ndarray):
+        raise DataError(_no_image(image))
     return image

@@ -65,33 +65,40 @@ class OptimizerSettings:
     decay_norm_and_bias: bool = False
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Return the model's parameters in groups with and without weight decay."""
         """Return the model's trainable parameters in the groups "decay" and "no_decay"."""
         return decay_groups(model, weight_decay=self.weight_decay, decay_norm_and_bias=self.decay_norm_and_bias)
 
 
 def _sgd(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Plain gradient descent."""
     return SGD(settings.groups(model), lr=settings.lr, fused=can_fuse(model))
 
 
 def _sgd_momentum(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Gradient descent with momentum (Polyak)."""
     return SGD(settings.groups(model), lr=settings.lr, momentum=settings.momentum, fused=can_fuse(model))
 
 
 def _sgd_nesterov(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Gradient descent with Nesterov momentum."""
     if not settings.momentum:
         raise ConfigError(["momentum: 'sgd-nesterov' needs more than 0; without momentum use 'sgd'"])
     return SGD(settings.groups(model), lr=settings.lr, momentum=settings.momentum, nesterov=True, fused=can_fuse(model))
 
 
 def _adam(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Adam; the weight decay is added to the gradient (L2)."""
     return Adam(settings.groups(model), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=can_fuse(model))
 
 
 def _adamw(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay."""
     return AdamW(settings.groups(model), lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=can_fuse(model))
 
 
 def _muon(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Muon for hidden matrices and filters, AdamW for the rest."""
     groups = muon_parameter_groups(
         model, weight_decay=settings.weight_decay, decay_norm_and_bias=settings.decay_norm_and_bias
     )

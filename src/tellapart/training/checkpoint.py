@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,11 @@ from tellapart.training.state import TrainState
 FORMAT_VERSION = 1
 _NUM_KEPT = 2  # The newest may turn out damaged; then the one before it serves.
 _TEMPORARY = ".tmp-"
+_NAME = re.compile(r"epoch-(\d+)-batch-(\d+)")
+
+
+class _DamagedError(RunError):
+    """A checkpoint that the one before it can stand in for."""
 
 
 def save_checkpoint(folder: Path, state: TrainState, extra: Mapping[str, Any]) -> Path:
@@ -47,14 +53,19 @@ def save_checkpoint(folder: Path, state: TrainState, extra: Mapping[str, Any]) -
     }
     if best is not None:
         description["best"] = _save_best(folder, state.best_epoch, best)
+    description["sha256"] = _digest(description)
     _write(temporary / "state.json", (json.dumps(description, indent=1) + "\n").encode())
     _sync_folder(temporary)
     if target.exists():
         shutil.rmtree(target)
     temporary.rename(target)
     _sync_folder(folder)
-    _remove_old(folder)
+    _remove_others(folder, target)
     return target
+
+
+def _digest(description: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 def _save_best(folder: Path, epoch: int, weights: dict[str, torch.Tensor]) -> dict[str, str]:
@@ -97,21 +108,32 @@ def _sync_folder(folder: Path) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the finished checkpoints in a folder, oldest first."""
-    return sorted(path for path in folder.glob("epoch-*-batch-*") if path.is_dir())
+    found = {path: _NAME.fullmatch(path.name) for path in folder.glob("epoch-*-batch-*") if path.is_dir()}
+    # By number: as text, epoch 10000 stands before epoch 9999.
+    places = {path: (int(match[1]), int(match[2])) for path, match in found.items() if match}
+    return sorted(places, key=places.__getitem__)
 
 
-def _remove_old(folder: Path) -> None:
-    for path in checkpoints(folder)[:-_NUM_KEPT]:
+def _remove_others(folder: Path, newest: Path) -> None:
+    """Keep the newest and the one before it, with the best weights they name; what killed runs left goes as well.
+
+    Checkpoints ahead of the newest are damaged ones that a resumed run passed over.
+    """
+    found = checkpoints(folder)
+    end = found.index(newest) + 1
+    for path in [*found[: max(0, end - _NUM_KEPT)], *found[end:]]:
         shutil.rmtree(path)
     needed = set()
     for path in checkpoints(folder):
         try:
-            needed.add(json.loads((path / "state.json").read_text()).get("best", {}).get("file"))
-        except (OSError, ValueError):
+            needed.add(json.loads((path / "state.json").read_bytes())["best"]["file"])
+        except (OSError, ValueError, KeyError, TypeError):
             continue
     for path in folder.glob("best-epoch-*.safetensors"):
         if path.name not in needed:
             path.unlink()
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def load_newest(folder: Path, state: TrainState) -> tuple[dict[str, Any], list[str]]:
@@ -121,17 +143,20 @@ def load_newest(folder: Path, state: TrainState) -> tuple[dict[str, Any], list[s
         The checkpoint's `extra`, and a sentence for each damaged checkpoint that was passed over.
 
     Raises:
-        RunError: there is none, or none that is whole and of this model.
+        RunError: there is none, none that is whole, or it is of another model or of a later Tellapart.
     """
     found = checkpoints(folder)
     warnings: list[str] = []
     for path in reversed(found):
         try:
             description, tensors = read_checkpoint(path)
-        except RunError as error:
+        except _DamagedError as error:
             warnings.append(f"{error} The one before it is used.")
             continue
-        state.restore(description["state"], tensors)
+        try:
+            state.restore(description["state"], tensors)
+        except RunError as error:
+            raise RunError(f"{path}: {error}") from None
         return description["extra"], warnings
     if found:
         raise RunError("\n".join([f"{folder}: no checkpoint is whole.", *warnings]))
@@ -148,14 +173,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, tor
     """
     from safetensors.torch import load
 
-    try:
-        description = json.loads((path / "state.json").read_text())
-        version, files = description["version"], dict(description["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: damaged checkpoint (state.json: {error}).") from None
-    if version > FORMAT_VERSION:
-        raise RunError(f"{path}: written by a later Tellapart (checkpoint version {version}); upgrade.")
-    tensors = {}
+    description = _read_description(path)
+    tensors, files = {}, description["files"]
     paths = {name.removesuffix(".safetensors"): (path / name, digest) for name, digest in files.items()}
     if "best" in description:
         paths["best"] = (path.parent / description["best"]["file"], description["best"]["sha256"])
@@ -163,8 +182,24 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, tor
         try:
             content = file.read_bytes()
         except OSError as error:
-            raise RunError(f"{path}: damaged checkpoint ({file.name}: {error.strerror}).") from None
+            raise _DamagedError(f"{path}: damaged checkpoint ({file.name}: {error.strerror}).") from None
         if hashlib.sha256(content).hexdigest() != digest:
-            raise RunError(f"{path}: damaged checkpoint ({file.name}: its bytes are not those that were written).")
+            raise _DamagedError(f"{path}: damaged checkpoint ({file.name}: its bytes are not those that were written).")
         tensors[name] = load(content)
     return description, tensors
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        description = json.loads((path / "state.json").read_bytes())
+        digest = description.pop("sha256")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _DamagedError(f"{path}: damaged checkpoint (state.json: {error}).") from None
+    if digest != _digest(description):
+        raise _DamagedError(f"{path}: damaged checkpoint (state.json: its bytes are not those that were written).")
+    if description["version"] != FORMAT_VERSION:
+        raise RunError(
+            f"{path}: written by a later Tellapart (checkpoint version {description['version']}, this one reads "
+            f"{FORMAT_VERSION}); upgrade."
+        )
+    return description

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,10 +31,13 @@ class History:
             raise RunError(f"{path}: expected {num_bytes} bytes of history, found {found}. Was it edited?")
         self._file = path.open("ab")
         self._file.truncate(num_bytes)
+        # Truncating leaves the position where it was, and `sync` would report a length that the file has not.
+        self._file.seek(num_bytes)
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one line."""
-        self._file.write(json.dumps(line, allow_nan=True).encode() + b"\n")
+        """Write one line; NaN and infinity, which JSON has not, become null."""
+        plain = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
+        self._file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
 
     def sync(self) -> int:
         """Put all lines on the disk and return the file's length in bytes."""
@@ -47,11 +51,17 @@ class History:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a history file; a last line that a killed run left torn is left out."""
+    """Return the lines of a history file; a last line that a killed run left torn is left out.
+
+    Raises:
+        RunError: another line is not JSON.
+    """
     lines: list[dict[str, Any]] = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    texts = path.read_bytes().splitlines() if path.exists() else []
+    for number, text in enumerate(texts, start=1):
         try:
             lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+        except ValueError:
+            if number < len(texts):
+                raise RunError(f"{path}, line {number}: not JSON. Was the file edited?") from None
     return lines

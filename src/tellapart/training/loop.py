@@ -9,6 +9,7 @@ import torch
 
 from tellapart.data.loader import Batch, TrainLoader
 from tellapart.training.state import TrainState
+from tellapart.training.step import check_finite
 
 Step = Callable[[TrainState, Batch], torch.Tensor]
 
@@ -51,6 +52,7 @@ def fit(state: TrainState, loader: TrainLoader, step: Step, validate: Validate, 
     while not plan.is_over(state):
         batches = loader.epoch(state.epoch, start=state.batch_in_epoch)
         train_epoch(state, batches, step, recorder, plan.save_if_due)
+        check_finite(state)
         train_loss = state.mean_loss()
         metrics = validate(state)
         value = plan.chosen_value(metrics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ from tellapart.evaluation.evaluator import run_model
 from tellapart.optim import TorchSchedule, create_optimizer, create_schedule
 from tellapart.training.loop import fit, train_epoch
 from tellapart.training.state import TrainState
-from tellapart.training.step import TrainStep
+from tellapart.training.step import TrainStep, check_finite
 
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # Any iterable of (inputs, targets) that has a length and can be gone through again: a DataLoader is one.
 Loader = Any
+
+_NO_TRAINING = "the training loader yields no batch. Is its data set empty, or smaller than drop_last allows?"
+_NO_VALIDATION = "the validation loader yields no batch. Is its data set empty?"
 
 
 def train_one_epoch(
@@ -50,7 +53,8 @@ def train_one_epoch(
     state = TrainState(model.to(device), optimizer)
     train_epoch(state, _batches(train_loader, device), TrainStep(criterion))
     if not state.num_seen:
-        raise DataError("the training loader yields no batch. Is its data set empty, or smaller than drop_last allows?")
+        raise DataError(_NO_TRAINING)
+    check_finite(state)
     return state.mean_loss()
 
 
@@ -72,7 +76,7 @@ def validate(
     batches = _batches(val_loader, device)
     first = next(batches, None)
     if first is None:
-        raise DataError("the validation loader yields no batch. Is its data set empty?")
+        raise DataError(_NO_VALIDATION)
     result = run_model(model.to(device), chain([first], batches), criterion=criterion, device=device)
     num_correct = int((result.logits.argmax(1) == result.targets).sum())
     return result.loss, 100.0 * num_correct / len(result.targets)
@@ -112,8 +116,9 @@ def train_model(
         NonFiniteLossError: the loss is NaN or infinite.
     """
     chosen = hardware.choose_device("auto") if device is None else torch.device(device)
-    if not len(train_loader):
-        raise DataError("the training loader yields no batch. Is its data set empty, or smaller than drop_last allows?")
+    for loader, problem in ((train_loader, _NO_TRAINING), (val_loader, _NO_VALIDATION)):
+        if not len(loader):
+            raise DataError(problem)
     model = model.to(chosen)
     criterion = criterion if criterion is not None else nn.CrossEntropyLoss()
     if optimizer is None:
@@ -192,10 +197,15 @@ class _Repeated:
         self.num_images = len(loader.dataset) if hasattr(loader, "dataset") else 0
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        return _batches(self.loader, self.device)
+        is_empty = True
+        for batch in _batches(self.loader, self.device):
+            is_empty = False
+            yield batch
+        if is_empty:
+            raise DataError(f"epoch {epoch + 1}: {_NO_TRAINING} A generator, for one, can be gone through only once.")
 
 
-def _batches(loader: Iterable[Any], device: torch.device) -> Iterator[Batch]:
+def _batches(loader: Loader, device: torch.device) -> Iterator[Batch]:
     first = 0
     for inputs, targets in loader:
         indices = torch.arange(first, first + len(targets))

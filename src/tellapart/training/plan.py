@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.name = ""
+        self._pid = os.getpid()
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
@@ -39,10 +40,13 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            return  # A loader's worker: Ctrl-C reaches it as well, and it ends with this process.
         if self.name:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
-        print(f"\n{self.name}: finishing the step and saving; once more ends at once.", file=sys.stderr)
+        # Not `print`: the signal may have come in the middle of one, and a stream cannot be entered twice.
+        os.write(2, f"\n{self.name}: finishing the step and saving; once more ends at once.\n".encode())
 
 
 class RunPlan:
@@ -96,4 +100,7 @@ class RunPlan:
         save_checkpoint(self.folder, state, {"history_bytes": self.recorder.sync()})
         self._saved_at = time.monotonic()
         if self.stop.name and not is_end:
-            raise Interrupted(f"stopped by {self.stop.name} at step {state.step}; everything is saved.")
+            raise Interrupted(
+                f"stopped by {self.stop.name} at step {state.step}; everything is saved. "
+                f"Go on with: tellapart train --resume {self.folder.parent}"
+            )

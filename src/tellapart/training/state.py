@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 from tellapart.errors import RunError
-from tellapart.optim import EMA, Schedule, TorchSchedule
+from tellapart.evaluation.evaluator import sum_dtype
+from tellapart.optim import EMA, Schedule, TorchSchedule, align_layouts
 
 
 @dataclass
@@ -38,7 +40,8 @@ class TrainState:
 
     def count(self, loss: torch.Tensor, num_images: int) -> None:
         """Enter a finished batch: its mean loss, a tensor that is not read here, and its number of images."""
-        self.loss_sum = self.loss_sum.to(loss.device) + loss.detach().double() * num_images
+        dtype = sum_dtype(loss.device)
+        self.loss_sum = self.loss_sum.to(loss.device, dtype) + loss.detach().to(dtype) * num_images
         self.num_seen += num_images
         self.batch_in_epoch += 1
         self.step += 1
@@ -54,7 +57,7 @@ class TrainState:
         self.epoch += 1
         self.batch_in_epoch = self.num_seen = 0
         self.loss_sum = torch.zeros_like(self.loss_sum)
-        improved = self.best_value is None or (value > self.best_value if higher_is_better else value < self.best_value)
+        improved = _is_better(value, self.best_value, higher_is_better)
         if improved:
             self.best_value, self.best_epoch = value, self.epoch
             self.best_weights = {name: tensor.detach().clone() for name, tensor in self.weights_to_ship().items()}
@@ -76,6 +79,7 @@ class TrainState:
             "best_epoch": self.best_epoch,
             "epochs_without_progress": self.epochs_without_progress,
             "schedule": self.schedule.state_dict() if self.schedule is not None else {},
+            "optimizer": type(self.optimizer).__name__,
             "param_groups": [
                 {key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups
             ],
@@ -99,6 +103,10 @@ class TrainState:
             RunError: the tensors belong to another model or optimizer; the first that differs is named.
         """
         _check_same_tensors(self.model.state_dict(), tensors["model"])
+        self._check_same_optimizer(position)
+        if (self.ema is not None) != ("ema" in tensors):
+            has, wants = ("has", "none is") if self.ema is None else ("has no", "they are")
+            raise RunError(f"the checkpoint {has} averaged weights, and {wants} wanted (train.ema_decay).")
         self.model.load_state_dict(tensors["model"])
         self._restore_optimizer(position, tensors["optimizer"])
         if self.ema is not None:
@@ -115,22 +123,35 @@ class TrainState:
         state = self.optimizer.state_dict()["state"]
         return {f"{number}.{key}": value for number, entry in state.items() for key, value in entry.items()}
 
+    def _check_same_optimizer(self, position: Mapping[str, Any]) -> None:
+        name, groups = type(self.optimizer).__name__, self.optimizer.param_groups
+        if position["optimizer"] != name:
+            raise RunError(f"the checkpoint is of the optimizer {position['optimizer']}, expected {name}.")
+        if len(groups) != len(position["param_groups"]):
+            raise RunError(
+                f"expected {len(groups)} groups of parameters, the checkpoint has {len(position['param_groups'])}."
+            )
+
     def _restore_optimizer(self, position: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         state: dict[int, dict[str, Any]] = {}
         for key, value in {**position["optimizer_scalars"], **tensors}.items():
             number, name = key.split(".", 1)
             state.setdefault(int(number), {})[name] = value
-        current = self.optimizer.state_dict()["param_groups"]
-        if len(current) != len(position["param_groups"]):
-            raise RunError(
-                f"expected {len(current)} groups of parameters, the checkpoint has {len(position['param_groups'])}."
-            )
         groups = []
-        for group, saved in zip(current, position["param_groups"], strict=True):
+        for group, saved in zip(self.optimizer.state_dict()["param_groups"], position["param_groups"], strict=True):
             # JSON has no tuples; betas is one.
             typed = {k: tuple(v) if isinstance(group.get(k), tuple) else v for k, v in saved.items()}
             groups.append({**group, **typed})
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        # Files hold contiguous tensors; fused updates need state and weights in the same memory format.
+        align_layouts(self.optimizer)
+
+
+def _is_better(value: float, best: float | None, higher_is_better: bool) -> bool:
+    # A metric that is not defined (a class without an image in val) is no reason to keep the first epoch's weights.
+    if best is None or math.isnan(best):
+        return True
+    return value > best if higher_is_better else value < best
 
 
 def _check_same_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from tellapart.training.state import TrainState
 
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Prepare = Callable[[Batch, int, int], tuple[torch.Tensor, torch.Tensor]]
+
+_KEPT = "the last checkpoint is kept."
+_ADVICE = "Try a lower --optim.lr, --optim.clip-norm 1, or --compute.precision float32."
 
 
 def as_is(batch: Batch, epoch: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,7 +75,10 @@ class TrainStep:
                 torch.manual_seed(seeding.derive(self.seed, "step", state.step, number))
             with hardware.autocast(inputs.device, self.precision):
                 outputs = state.model(part_inputs)
-            part_loss = loss_sum(self.criterion, outputs, part_targets) / total_weight
+            if num_parts == 1:  # The mean itself: a sum divided again can differ from it in the last bit.
+                part_loss = self.criterion(outputs, part_targets)
+            else:
+                part_loss = loss_sum(self.criterion, outputs, part_targets) / total_weight
             part_loss.backward()
             loss = loss + part_loss.detach()
         return loss
@@ -90,16 +97,18 @@ class TrainStep:
 def check_finite(state: TrainState) -> None:
     """Raise NonFiniteLossError if a loss of this epoch was not finite; called before a checkpoint is written."""
     total = float(state.loss_sum)
-    if total - total != 0.0:
-        raise not_finite(state, total)
+    if not math.isfinite(total):
+        raise NonFiniteLossError(
+            f"the loss became {total} in epoch {state.epoch + 1}, at step {state.step} or before; training stopped, "
+            f"and {_KEPT} {_ADVICE}"
+        )
 
 
 def not_finite(state: TrainState, loss: float) -> NonFiniteLossError:
-    """Return the error for a loss that is NaN or infinite."""
+    """Return the error for the loss of the update to come, which is NaN or infinite."""
     return NonFiniteLossError(
-        f"the loss became {loss} at step {state.step} (epoch {state.epoch + 1}, batch {state.batch_in_epoch + 1}); "
-        "training stopped before the update, and the last checkpoint is kept. "
-        "Try a lower --optim.lr, --optim.clip-norm 1, or --compute.precision float32."
+        f"the loss became {loss} at step {state.step + 1} (epoch {state.epoch + 1}, batch {state.batch_in_epoch + 1}); "
+        f"training stopped before the update, and {_KEPT} {_ADVICE}"
     )
 
 

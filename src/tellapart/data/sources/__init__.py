@@ -10,6 +10,7 @@ from typing import Any
 from tellapart.data.sources.arrays import ArraySource, open_npz
 from tellapart.data.sources.base import InMemorySource, Source
 from tellapart.data.sources.cifar import open_cifar10, open_cifar100
+from tellapart.data.sources.dataset import DatasetSource
 from tellapart.data.sources.digits import open_digits
 from tellapart.data.sources.folder import FolderSource
 from tellapart.data.sources.mnist import open_fashion_mnist, open_mnist
@@ -22,6 +23,7 @@ __all__ = [
     "SOURCES",
     "TASKS",
     "ArraySource",
+    "DatasetSource",
     "FolderSource",
     "InMemorySource",
     "Source",
@@ -55,8 +57,8 @@ def open_source(data: Any, *, data_dir: str = "", task: str = "auto") -> Source:
 
     Args:
         data: a key of `SOURCES`; a path to a folder of images, a `.parquet` file, a folder of those, or an `.npz`
-            file; a pair (images, targets) of arrays; or a source, which is returned itself. A known name wins over a
-            folder of the same name, which `./name` still reaches.
+            file; a pair (images, targets) of arrays; a torch Dataset; or a source, which is returned itself. A known
+            name wins over a folder of the same name, which `./name` still reaches.
         data_dir: where downloaded data sets lie or go; "" for `~/.cache/tellapart/data`.
         task: "auto" for what the labels say, or a key of `TASKS`.
 
@@ -69,6 +71,8 @@ def open_source(data: Any, *, data_dir: str = "", task: str = "auto") -> Source:
         raise ConfigError([unknown_name("task", task, ["auto", *TASKS])])
     if isinstance(data, tuple) and len(data) == 2:
         return ArraySource(*data, task=task)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, str | list | tuple | dict):
+        return DatasetSource(data, task)
     source = data if isinstance(data, Source) else _open_named(data, data_dir, task)
     change_task(source, task)
     return source

@@ -52,7 +52,7 @@ class ArraySource(Source):
     ) -> None:
         notes: list[str] = []
         if isinstance(images, (list, tuple)):
-            self._list = [_listed_image(image, f"{name}, image {index}", notes) for index, image in enumerate(images)]
+            self._list = [as_listed_image(image, f"{name}, image {index}", notes) for index, image in enumerate(images)]
         else:
             self.images, self._list = _image_table(images, name, notes), []
         count = len(self._list) if self.images is None else len(self.images)
@@ -154,7 +154,8 @@ def _as_uint8(array: np.ndarray, name: str, notes: list[str]) -> np.ndarray:
     )
 
 
-def _listed_image(image: Any, name: str, notes: list[str]) -> bytes | np.ndarray:
+def as_listed_image(image: Any, name: str, notes: list[str]) -> bytes | np.ndarray:
+    """Return one image of any accepted kind as bytes of a file or as uint8 pixels; a scaling is added to `notes`."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, Image.Image):

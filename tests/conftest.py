@@ -1,0 +1,62 @@
+"""What every test may use: folders of tiny images. It also makes torch wait politely and hypothesis deterministic."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+# Read once, when torch loads OpenMP: on a busy machine its threads would otherwise spin while they wait.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# With --import-mode=importlib nothing else makes `tests.tolerances` importable.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from PIL import Image
+
+torch.set_num_threads(2)
+settings.register_profile("tellapart", derandomize=True, deadline=None, database=None)
+settings.load_profile("tellapart")
+
+MakeFolder = Callable[..., Path]
+
+
+def picture(number: int, height: int = 9, width: int = 7) -> np.ndarray:
+    """Return noise, uint8 `(H, W, 3)`, another for each number."""
+    return np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def write_folder(
+    root: Path, counts: Mapping[str, int], sizes: tuple[tuple[int, int], ...] = ((9, 7),), ending: str = "png"
+) -> Path:
+    """Write `counts[name]` different images to `root/name` for each name, which may be "train/cats"; return `root`.
+
+    The sizes, (height, width), take turns.
+    """
+    number = 0
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for place in range(count):
+            Image.fromarray(picture(number, *sizes[number % len(sizes)])).save(root / name / f"{place:03}.{ending}")
+            number += 1
+    return root
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> MakeFolder:
+    """Return a function as `write_folder`, which writes below `tmp_path / "images"`."""
+
+    def make(counts: Mapping[str, int], name: str = "images", **options: object) -> Path:
+        return write_folder(tmp_path / name, counts, **options)  # pyright: ignore[reportArgumentType]
+
+    return make
+
+
+@pytest.fixture
+def image_folder(make_folder: MakeFolder) -> Path:
+    """Return a folder of two classes with six images each, of different sizes."""
+    return make_folder({"ant": 6, "bee": 6}, sizes=((9, 7), (12, 12), (8, 15)))
