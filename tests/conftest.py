@@ -46,6 +46,12 @@ def write_folder(
     return root
 
 
+@pytest.fixture(scope="session")
+def write_images() -> Callable[..., Path]:
+    """Return `write_folder`, for fixtures of a wider scope."""
+    return write_folder
+
+
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
     """Return a function as `write_folder`, which writes below `tmp_path / "images"`."""

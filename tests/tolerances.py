@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import torch
+
+
+class Bounds(TypedDict):
+    """What `torch.testing.assert_close` takes."""
+
+    rtol: float
+    atol: float
+
 
 # About 8 units in the last place after some ten operations each; relative, and absolute for numbers near 1.
 _TOLERANCES = {
@@ -13,7 +23,7 @@ _TOLERANCES = {
 }
 
 
-def tolerance(dtype: torch.dtype, factor: float = 1.0) -> dict[str, float]:
+def tolerance(dtype: torch.dtype, factor: float = 1.0) -> Bounds:
     """Return `rtol` and `atol` for `torch.testing.assert_close`; both 0 for whole numbers.
 
     Args:

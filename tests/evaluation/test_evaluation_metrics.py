@@ -22,7 +22,6 @@ from tellapart.evaluation.metrics import (
     HEADLINE,
     HIGHER_IS_BETTER,
     Estimate,
-    average_precision,
     evaluate_predictions,
     format_accuracy,
     metrics_json,
@@ -31,6 +30,7 @@ from tellapart.evaluation.metrics import (
     target_ranks,
 )
 from tellapart.evaluation.predictions import TASKS, Predictions
+from tellapart.evaluation.statistics import average_precision
 
 
 def table(task: str, outputs: Any, targets: Any, num_given: int | None = None) -> Predictions:

@@ -109,7 +109,7 @@ def damage(path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["bit", "header bit", "last bit", "torn", "empty", "gone"])
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "best"])
 def test_damage_is_named_and_the_one_before_is_used(tmp_path: Path, name: str, kind: str) -> None:
-    first, second = save_two(tmp_path)
+    first, _ = save_two(tmp_path)
     newest = checkpoints(tmp_path)[-1]
     file = tmp_path / "best-epoch-0002.safetensors" if name == "best" else newest / name
     damage(file, kind)
@@ -156,9 +156,13 @@ class KilledError(BaseException):
     """Stands for a SIGKILL: nothing in the code under test may catch it."""
 
 
-def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moments = ["os.fsync", "os.rename", "os.unlink", "os.mkdir", "os.rmdir", "shutil.rmtree"]
-    originals = {name: getattr({"os": os, "shutil": shutil}[name.split(".")[0]], name.split(".")[1]) for name in moments}
+    originals = {
+        name: getattr({"os": os, "shutil": shutil}[name.split(".")[0]], name.split(".")[1]) for name in moments
+    }
     alive = [0, 0]
 
     def dying(name: str) -> Any:
@@ -207,7 +211,7 @@ def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path: Path
 
 
 def test_the_last_two_are_kept_with_the_best_weights_that_they_name(tmp_path: Path) -> None:
-    state = make_state()
+    state, named = make_state(), set()
     for number in range(1, 6):
         # The best is that of epoch 2 until the end.
         state.count(torch.tensor(0.5), 5)

@@ -145,7 +145,7 @@ def by_hand_training(epochs: int, scheduler_of: Any) -> tuple[nn.Module, dict[st
 
 SCHEDULERS = {
     "one-cycle": lambda optimizer: lr_scheduler.OneCycleLR(optimizer, 0.02, epochs=4, steps_per_epoch=4),
-    "plateau": lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5, threshold=0.05),
+    "plateau": lambda optimizer: lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5, threshold=0.2),
     "cosine": lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 4),
     "step": lambda optimizer: lr_scheduler.StepLR(optimizer, 1, 0.5),
 }

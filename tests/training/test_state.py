@@ -17,7 +17,7 @@ from tellapart.training.state import TrainState
 from tellapart.training.step import TrainStep
 
 
-def make_model(seed: int = 0, classes: int = 3) -> nn.Module:
+def make_model(seed: int = 0, classes: int = 3) -> nn.Sequential:
     torch.manual_seed(seed)
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1),

@@ -33,9 +33,11 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """Return the parsed arguments; a wrong call is explained on stderr and exits with 2."""
-        found, unknown = self.parse_known_args(arguments)
+        found, unknown = self.parse_known_args([_with_dashes(word) for word in arguments])
         if unknown:
-            self.error("; ".join(self._suggest(word) for word in unknown))
+            # Behind an unknown option its value is left over too; naming the option is enough.
+            options = [word for word in unknown if word.startswith("-")]
+            self.error("; ".join(self._suggest(word) for word in options or unknown))
         return found
 
     def _suggest(self, word: str) -> str:
@@ -50,3 +52,9 @@ class Parser(argparse.ArgumentParser):
         """Explain a wrong call and exit with 2."""
         print(f"{self.prog}: {message}\nTry: {self.prog} --help", file=sys.stderr)
         sys.exit(2)
+
+
+def _with_dashes(word: str) -> str:
+    """Return an option's name with dashes, as Python's `train_batch_size` style of typing it means the same."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else word

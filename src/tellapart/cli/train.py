@@ -34,6 +34,7 @@ _ELSEWHERE = {"recipe", "seed", "data.source"}
 def make_parser() -> Parser:
     """Return the parser: the short options, then every field of the config by its dotted name."""
     parser = Parser("train", "Train a classifier on labelled images, or resume a run.", _EXAMPLES)
+    parser.usage = "tellapart train [DATA] [--recipe NAME] [--run DIR] [--resume [RUN]] [--FIELD VALUE ...]"
     parser.add_argument("data", nargs="?", help="a data set's name, a folder, a Parquet or npz file (default: digits)")
     parser.add_argument("--recipe", default=None, metavar="NAME", help="from `tellapart ls recipes` (default: auto)")
     parser.add_argument("--run", metavar="DIR", help="the run's folder, new or empty (default: runs/DATE-DATA-MODEL)")
@@ -49,17 +50,14 @@ def make_parser() -> Parser:
             continue
         section = name.split(".")[0]
         group = groups.setdefault(section, parser.add_argument_group(f"{section} fields"))
-        flag = f"--{name.replace('_', '-')}"
-        spellings = [flag] if "_" not in name else [flag, f"--{name}"]
-        group.add_argument(
-            *spellings, dest=name, default=argparse.SUPPRESS, metavar=type_name(option.type), help=_help(option)
-        )
+        flag, metavar = f"--{name.replace('_', '-')}", type_name(option.type)
+        group.add_argument(flag, dest=name, default=argparse.SUPPRESS, metavar=metavar, help=_help(option))
     return parser
 
 
 def _help(option: Option) -> str:
     default = ",".join(option.default) if isinstance(option.default, tuple) else option.default
-    known = "" if default in ("", None) else f" (default: {default}, or the recipe's)"
+    known = "" if default in ("", None) else f" ({default} unless the recipe says otherwise)"
     return (option.doc + known).replace("%", "%%")
 
 
@@ -111,11 +109,11 @@ def _which_run(parser: Parser, path: str | None, resume: str | None, data: str |
 
 
 def _next_steps(path: str, finished: Any) -> str:
-    lines = [f"run: {path}"]
+    steps = {f"tellapart predict {path} IMAGE ...": "what is on a picture"}
     if len(finished.split.rows("test")):
-        lines.append(f"  tellapart evaluate {path} --split test     the final number, on images that chose nothing")
-    lines.append(f"  tellapart predict {path} IMAGE ...          what is on a picture")
-    return "\n".join(lines)
+        steps = {f"tellapart evaluate {path} --split test": "the final number, on images that chose nothing", **steps}
+    width = max(map(len, steps))
+    return "\n".join([f"run: {path}", "next:", *(f"  {step:{width}}  # {why}" for step, why in steps.items())])
 
 
 def _show(data: str, recipe: str, changes: dict[str, Any], json_wanted: bool) -> int:

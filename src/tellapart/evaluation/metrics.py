@@ -17,7 +17,8 @@ from tellapart.evaluation.intervals import (
     mean_of_shares,
     wilson,
 )
-from tellapart.evaluation.predictions import THRESHOLD, Predictions
+from tellapart.evaluation.predictions import Predictions
+from tellapart.evaluation.statistics import f1, mean_average_precision, r2
 
 # The one metric of each task that choices are made by.
 HEADLINE = {"multiclass": "top1", "multilabel": "map", "regression": "mse"}
@@ -107,7 +108,7 @@ def quick_metrics(task: str, outputs: np.ndarray, targets: np.ndarray) -> dict[s
         return {"top1": float(hits.mean()), "nll": float(_nll_per_image(outputs, targets).mean())}
     if task == "multilabel":
         once = np.ones((len(outputs), 1), np.float32)
-        value = {"map": _mean_average_precision(outputs, targets), "f1_macro": _f1(outputs, targets, "macro")}
+        value = {"map": mean_average_precision(outputs, targets), "f1_macro": f1(outputs, targets, "macro")}
         return {name: float(statistic(once)[0]) for name, statistic in value.items()}
     error = outputs.astype(np.float64) - targets
     return {"mse": float((error**2).mean()), "mae": float(np.abs(error).mean())}
@@ -196,9 +197,9 @@ def _multilabel(p: Predictions, seed: int) -> dict[str, Estimate]:
     # A class counts the same however few images have it, so what a perfect score proves hangs on the rare ones.
     positives = p.targets.sum(axis=0, dtype=np.float64)
     statistics = {
-        "map": (_mean_average_precision(p.outputs, p.targets), effective_n(positives)),
-        "f1_macro": (_f1(p.outputs, p.targets, "macro"), effective_n(positives)),
-        "f1_micro": (_f1(p.outputs, p.targets, "micro"), positives.sum()),
+        "map": (mean_average_precision(p.outputs, p.targets), effective_n(positives)),
+        "f1_macro": (f1(p.outputs, p.targets, "macro"), effective_n(positives)),
+        "f1_micro": (f1(p.outputs, p.targets, "micro"), positives.sum()),
     }
     once = np.ones((len(p), 1), np.float32)
     result = {}
@@ -216,13 +217,13 @@ def _multilabel(p: Predictions, seed: int) -> dict[str, Estimate]:
 def _regression(p: Predictions, seed: int) -> dict[str, Estimate]:
     error = p.outputs.astype(np.float64) - p.targets
     mse = _mean((error**2).mean(axis=1), seed)
-    r2 = _r2(error, p.targets.astype(np.float64))
-    value = float(r2(np.ones((len(p), 1), np.float32))[0])
+    r2_of = r2(error, p.targets.astype(np.float64))
+    value = float(r2_of(np.ones((len(p), 1), np.float32))[0])
     return {
         "mse": mse,
         "mae": _mean(np.abs(error).mean(axis=1), seed),
         "rmse": Estimate(math.sqrt(mse.value), math.sqrt(mse.low), math.sqrt(mse.high)),
-        "r2": _estimate(value, bootstrap_counts(r2, len(p), seed=seed)),
+        "r2": _estimate(value, bootstrap_counts(r2_of, len(p), seed=seed)),
     }
 
 
@@ -237,81 +238,6 @@ def _balanced_accuracy(hits: np.ndarray, targets: np.ndarray, seed: int) -> Esti
     _, labels, support = np.unique(targets, return_inverse=True, return_counts=True)
     value = float((np.bincount(labels, hits) / support).mean())
     return _estimate(value, mean_of_shares(hits, labels, seed=seed))
-
-
-def _mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from counts `(N, C)` to the mean over classes of average precision, `(C,)`."""
-    classes = [average_precision(scores[:, k], targets[:, k] > 0) for k in range(scores.shape[1])]
-    return lambda counts: _mean_where_defined(np.stack([precision(counts) for precision in classes]))
-
-
-def average_precision(scores: np.ndarray, positives: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from how often each image counts to the average precision of one class.
-
-    The images are sorted once, here, and every call then costs a pass over them. Images with equal scores enter
-    together, as in scikit-learn, so their order does not matter.
-
-    Args:
-        scores: float `(N,)`, higher is more likely.
-        positives: bool `(N,)`.
-
-    Returns:
-        A function that takes counts, float32 `(N, C)`, and returns float64 `(C,)`, NaN where no positive is counted.
-
-    Source: `sum_t (R_t - R_(t-1)) P_t` over the distinct scores t in descending order, R the recall and P the precision
-    of the images that score at least t: `sklearn.metrics.average_precision_score`.
-
-    >>> ones = np.ones((4, 1), np.float32)
-    >>> float(average_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, True, False]))(ones)[0])
-    0.8333333333333333
-    """
-    order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])) + 1, len(order))
-    num_positives = np.cumsum(positives[order])[ends - 1]
-    # Recall only grows at scores that a positive has, so the images between two such scores are summed in one go.
-    grows = np.diff(num_positives, prepend=0) > 0
-    ends, num_positives = ends[grows], num_positives[grows]
-    hits = order[positives[order]]
-
-    def value(counts: np.ndarray) -> np.ndarray:
-        if len(ends) == 0:
-            return np.full(counts.shape[1], np.nan)
-        new = np.add.reduceat(counts[order[: ends[-1]]], np.append(0, ends[:-1]), axis=0)
-        new_hits = np.add.reduceat(counts[hits], np.append(0, num_positives[:-1]), axis=0).astype(np.float64)
-        precision = np.cumsum(new_hits, axis=0) / np.maximum(np.cumsum(new, axis=0), 1)
-        return _divide((new_hits * precision).sum(axis=0), new_hits.sum(axis=0))
-
-    return value
-
-
-def _f1(outputs: np.ndarray, targets: np.ndarray, average: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from counts `(N, C)` to F1, `(C,)`; "macro" is over the classes that have a positive."""
-    truth, guess = targets > 0, outputs > THRESHOLD
-    masks = [mask.astype(np.float32) for mask in (truth & guess, truth, guess)]
-
-    def value(counts: np.ndarray) -> np.ndarray:
-        hits, support, guessed = (_sums(mask, counts).astype(np.float64) for mask in masks)
-        if average == "micro":
-            return _divide(2 * hits.sum(axis=0), (support + guessed).sum(axis=0))
-        return _mean_where_defined(np.where(support > 0, _divide(2 * hits, support + guessed), np.nan))
-
-    return value
-
-
-def _r2(error: np.ndarray, targets: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function from counts `(N, C)` to R squared, `(C,)`; numbers with constant targets are left out."""
-    centred = targets - targets.mean(axis=0)
-    # A number of which all drawn targets are equal has no variance to explain; rounding leaves a trace of one.
-    least = 1e-12 * np.ptp(targets, axis=0)[:, None] ** 2
-
-    def value(counts: np.ndarray) -> np.ndarray:
-        weights = counts.astype(np.float64)
-        n = weights.sum(axis=0)
-        total = _sums(centred**2, weights) - _sums(centred, weights) ** 2 / n
-        explained = 1 - _divide(_sums(error**2, weights), np.where(total > least * n, total, 0))
-        return _mean_where_defined(explained)
-
-    return value
 
 
 def _nll_per_image(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -330,25 +256,6 @@ def _mean(values: np.ndarray, seed: int) -> Estimate:
 def _estimate(value: float, interval: tuple[float, float]) -> Estimate:
     """Return the estimate, its interval widened to hold the value, which a skewed bootstrap may leave out."""
     return Estimate(value, float(np.minimum(value, interval[0])), float(np.maximum(value, interval[1])))
-
-
-def _sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the sums of values `(N, K)` over each resample's counts `(N, C)`, `(K, C)`.
-
-    Not a matrix product: BLAS splits it over threads, which changes the last bits with the number of cores, and which
-    wait for each other so long on a busy machine that 60 products of 20 x 10,000 x 104 took 16 s instead of 0.4.
-    """
-    return np.einsum("nk,nc->kc", values, counts)
-
-
-def _mean_where_defined(values: np.ndarray) -> np.ndarray:
-    """Return the mean over the rows of `(K, C)` that are not NaN, `(C,)`; NaN where there is none."""
-    defined = ~np.isnan(values)
-    return _divide(np.where(defined, values, 0).sum(axis=0), defined.sum(axis=0))
-
-
-def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.divide(a, b, out=np.full(np.shape(a), np.nan), where=np.asarray(b) != 0)
 
 
 def _share(part: int, whole: int) -> float:

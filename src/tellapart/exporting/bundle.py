@@ -107,10 +107,11 @@ def _empty_module(folder: Path, info: Mapping[str, Any], weights: Mapping[str, t
     preprocess = Preprocess(settings.pop("size_px"), settings.pop("mean"), settings.pop("std"), **settings)
 
     num_outputs = info["model"]["num_classes"]
-    scale = torch.zeros(num_outputs if info["task"] == "regression" else 1)
+    num_scales = num_outputs if info["task"] == "regression" else 1
 
     def make() -> ClassifierModule:
-        return ClassifierModule(preprocess, create_model(**info["model"]), info["task"], scale, scale)
+        network = create_model(**info["model"])
+        return ClassifierModule(preprocess, network, info["task"], torch.zeros(num_scales), torch.ones(num_scales))
 
     try:
         if not any(tensor.shape[:1] == (num_outputs,) for tensor in weights.values()):
