@@ -90,9 +90,30 @@ def train(
             return _resume(data, run, changes, display, started_at)
         prepared = prepare(data, recipe, changes)
         path = new_run_path(prepared.config, prepared.source.name, run)
+        display.say(f"recipe {prepared.config.recipe}: {in_words(prepared.config)}")
+        if is_small_for_photographs(prepared):
+            display.say(
+                "note: these are few photographs to learn from nothing. Pretrained weights usually do much better, where "
+                "there is a network: --model timm:resnet18 --model.pretrained true"
+            )
         return _train(prepared, path, display, started_at, is_new=True)
     finally:
         display.close()
+
+
+def in_words(config: RunConfig) -> str:
+    """Return a config's main choices in a line."""
+    train = config.train
+    return (
+        f"{config.model.name} at {config.preprocess.size_px} px, {train.epochs} epochs of batches of {train.batch_size}, "
+        f"{config.optim.name} with lr {config.optim.lr:g}, {config.schedule.name}"
+    )
+
+
+def is_small_for_photographs(prepared: Prepared) -> bool:
+    """Return whether the images are large and few, and the weights start from nothing."""
+    config = prepared.config
+    return not config.model.pretrained and config.preprocess.size_px > 64 and len(prepared.source) < 5000
 
 
 def _refuse_several_processes() -> None:

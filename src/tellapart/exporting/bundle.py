@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from tellapart.data.preprocess import Preprocess
 from tellapart.errors import ConfigError, RunError, TellapartError
@@ -117,7 +118,7 @@ def _empty_module(folder: Path, info: Mapping[str, Any], weights: Mapping[str, t
         if not any(tensor.shape[:1] == (num_outputs,) for tensor in weights.values()):
             raise ValueError(f"no weight has {num_outputs} outputs")
         if not is_external(info["model"]["name"]):
-            with torch.device("meta"):
+            with torch.device("meta"), _NothingDrawn():
                 _require_shapes(folder, {name: tensor.shape for name, tensor in make().state_dict().items()}, weights)
         with torch.random.fork_rng(devices=[]):  # Its initial weights, which are about to be replaced, are drawn.
             module = make()
@@ -129,6 +130,13 @@ def _empty_module(folder: Path, info: Mapping[str, Any], weights: Mapping[str, t
     except (TypeError, ValueError, KeyError, RuntimeError, OverflowError, MemoryError) as error:
         raise RunError(f"{folder / 'config.json'}: cannot make the model it describes ({error}).") from None
     return module.to(memory_format=torch.channels_last)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leave out the drawing of initial weights: where there is no memory for them, torch imports sympy (2 s) for it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if getattr(func, "__name__", "") == "normal_" else func(*args, **(kwargs or {}))
 
 
 def _require_shapes(folder: Path, expected: Mapping[str, torch.Size], weights: Mapping[str, torch.Tensor]) -> None:
