@@ -22,19 +22,26 @@ if TYPE_CHECKING:
     from tellapart.api.run import Run
     from tellapart.api.train import train
     from tellapart.config import RunConfig
+    from tellapart.data.dataset import ArrayDataset, make_loaders
     from tellapart.errors import TellapartError
     from tellapart.exporting.classifier import Classifier, Prediction
+    from tellapart.models import conv_output_size, create_model, summary
     from tellapart.training.plain import train_model, train_one_epoch, validate
 
 _HOMES = {
+    "ArrayDataset": "tellapart.data.dataset",
     "Classifier": "tellapart.exporting.classifier",
     "Evaluation": "tellapart.api.evaluate",
     "Prediction": "tellapart.exporting.classifier",
     "Run": "tellapart.api.run",
     "RunConfig": "tellapart.config",
     "TellapartError": "tellapart.errors",
+    "conv_output_size": "tellapart.models",
+    "create_model": "tellapart.models",
     "evaluate": "tellapart.api.evaluate",
     "load": "tellapart.api.load",
+    "make_loaders": "tellapart.data.dataset",
+    "summary": "tellapart.models",
     "train": "tellapart.api.train",
     "train_model": "tellapart.training.plain",
     "train_one_epoch": "tellapart.training.plain",
@@ -43,6 +50,7 @@ _HOMES = {
 _ROOMS = ("data", "models", "optim", "recipes", "training", "evaluation", "exporting", "config", "errors", "seeding")
 
 __all__ = [
+    "ArrayDataset",
     "Classifier",
     "Evaluation",
     "Prediction",
@@ -50,8 +58,12 @@ __all__ = [
     "RunConfig",
     "TellapartError",
     "__version__",
+    "conv_output_size",
+    "create_model",
     "evaluate",
     "load",
+    "make_loaders",
+    "summary",
     "train",
     "train_model",
     "train_one_epoch",

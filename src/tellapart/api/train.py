@@ -20,8 +20,9 @@ from tellapart.api.job import Job
 from tellapart.api.prepare import Prepared, differences, prepare
 from tellapart.api.reading import ReadData, read_data
 from tellapart.api.run import Run, new_run_path, write_json
+from tellapart.config import RunConfig
 from tellapart.data.sources import open_source
-from tellapart.errors import ConfigError, MissingError, RunError
+from tellapart.errors import ConfigError, Interrupted, MissingError, RunError
 from tellapart.evaluation.metrics import HEADLINE, HIGHER_IS_BETTER, format_accuracy
 from tellapart.evaluation.predictions import Predictions
 from tellapart.exporting.bundle import save_bundle
@@ -93,8 +94,8 @@ def train(
         display.say(f"recipe {prepared.config.recipe}: {in_words(prepared.config)}")
         if is_small_for_photographs(prepared):
             display.say(
-                "note: these are few photographs to learn from nothing. Pretrained weights usually do much better, where "
-                "there is a network: --model timm:resnet18 --model.pretrained true"
+                "note: these are few photographs to learn from nothing. Pretrained weights usually do much better, "
+                "where there is a network: --model timm:resnet18 --model.pretrained true"
             )
         return _train(prepared, path, display, started_at, is_new=True)
     finally:
@@ -105,8 +106,8 @@ def in_words(config: RunConfig) -> str:
     """Return a config's main choices in a line."""
     train = config.train
     return (
-        f"{config.model.name} at {config.preprocess.size_px} px, {train.epochs} epochs of batches of {train.batch_size}, "
-        f"{config.optim.name} with lr {config.optim.lr:g}, {config.schedule.name}"
+        f"{config.model.name} at {config.preprocess.size_px} px, {train.epochs} epochs, "
+        f"batch size {train.batch_size}, {config.optim.name} with lr {config.optim.lr:g}, {config.schedule.name}"
     )
 
 
@@ -194,6 +195,8 @@ def _fit(job: Job, path: Path, display: Progress) -> None:
     with torch.random.fork_rng(devices=[]), stop.listening():
         try:
             fit(state, job.loader, step, recorder.timed(job.validate), plan, recorder)
+        except Interrupted as error:
+            raise Interrupted(f"{error} Go on with: tellapart train --resume {path}") from None
         finally:
             recorder.history.close()
 

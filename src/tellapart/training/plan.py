@@ -100,7 +100,4 @@ class RunPlan:
         save_checkpoint(self.folder, state, {"history_bytes": self.recorder.sync()})
         self._saved_at = time.monotonic()
         if self.stop.name and not is_end:
-            raise Interrupted(
-                f"stopped by {self.stop.name} at step {state.step}; everything is saved. "
-                f"Go on with: tellapart train --resume {self.folder.parent}"
-            )
+            raise Interrupted(f"stopped by {self.stop.name} at step {state.step}; everything is saved.")
