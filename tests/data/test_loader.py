@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -243,6 +244,14 @@ def test_the_global_generator_is_left_alone(source: Source, images: torch.Tensor
     state = torch.get_rng_state()
     list(loader.epoch(0))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_what_a_worker_gets_survives_pickling(source: Source, images: torch.Tensor) -> None:
+    # macOS starts processes without forking, and so does Python 3.14 everywhere.
+    reader = pickle.loads(pickle.dumps(from_workers(source, "flip-crop", "rotation", workers=1).dataset))
+    positions = epoch_batches(len(ROWS), 4, 0, 2)[0]
+    found = Batch(*reader.batch(positions.numpy(), 2))
+    assert_same(iter([found]), iter([next(from_memory(source, images, "flip-crop", "rotation").epoch(2))]))
 
 
 def test_minus_one_worker_is_one_a_core(source: Source) -> None:

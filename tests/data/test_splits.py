@@ -241,9 +241,11 @@ def test_val_goes_before_test_where_images_are_few(labels: list[int], expected: 
 
 
 def test_a_class_of_two_with_one_unreadable_keeps_the_other() -> None:
+    config = DataConfig(val_fraction=0.45, test_fraction=0.0)
     for seed in range(20):
-        split = split_of([0, 0] + [1] * 8, ["", "aa", *hashes_of(9)[1:]], seed=seed)
+        split = split_of([0, 0, 1, 1, 1], ["", "aa", "bb", "cc", "dd"], config=config, seed=seed)
         assert split.splits[:2] == ("train", "train")
+        assert split.num_given("val") == 2
 
 
 def test_unreadable_images_are_given_but_not_used() -> None:

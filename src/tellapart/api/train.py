@@ -207,7 +207,8 @@ def _finish(job: Job, run: Run, display: Progress, started_at: float) -> Run:
     weights = job.state.best_weights if config.train.select == "best" else job.state.weights_to_ship()
     assert weights is not None, "a run has at least one epoch"
     job.state.model.load_state_dict(weights)
-    module = job.module.eval()
+    # In the memory format that a loaded bundle computes in: `evaluate` is to find this number to the last bit.
+    module = job.module.eval().to(memory_format=torch.channels_last)
     classifier = Classifier(module, data.source.classes, {}, job.device)
     evaluation = judge(classifier, data, (image for batch in job.batches("val") for image in batch.images), config.seed)
     save_bundle(run.bundle, module, describe(job, evaluation))

@@ -61,7 +61,8 @@ class Classifier:
 
         Args:
             images: one or several of: path, encoded bytes, PIL image, uint8 array `(H, W)` or `(H, W, C)`, uint8
-                tensor `(C, H, W)`. An array `(N, H, W, C)` or a tensor `(N, C, H, W)` is several.
+                tensor `(C, H, W)`. An array `(N, H, W, C)`, a tensor `(N, C, H, W)`, and either as grey `(N, H, W)`
+                where that cannot be a single image, is several.
             batch_size: images computed at a time.
 
         Raises:
@@ -136,7 +137,8 @@ def _only_prediction(number: int, image: Any, result: Prediction | ImageError) -
 def _listed(images: Any) -> list[Any]:
     """Return several images as a list, and a single one in a list."""
     if isinstance(images, np.ndarray | torch.Tensor):
-        return [images] if images.ndim < 4 else list(images)
+        channels = images.shape[0 if isinstance(images, torch.Tensor) else -1] if images.ndim == 3 else 1
+        return [images] if images.ndim < 4 and channels in (1, 3, 4) else list(images)
     if isinstance(images, str | os.PathLike | bytes) or hasattr(images, "getexif"):
         return [images]
     if not isinstance(images, Iterable):
