@@ -52,7 +52,15 @@ def test_everything_wrong_is_said_together() -> None:
         data__bad_images="ignore",
     )
     text = "\n".join(problems)
-    for guess in ("'tutorial'", "'resnet18'", "'adamw'", "'cosine'", "'cross-entropy'", "'mixup'", "'train.batch_size'"):
+    for guess in (
+        "'tutorial'",
+        "'resnet18'",
+        "'adamw'",
+        "'cosine'",
+        "'cross-entropy'",
+        "'mixup'",
+        "'train.batch_size'",
+    ):
         assert f"Did you mean {guess}?" in text, guess
     for field in ("optim.lr: expected a number, found 'fast'", "train.epochs: expected at least 1, found 0"):
         assert field in text
@@ -68,7 +76,9 @@ def test_a_config_problem_is_found_before_the_data_are_opened() -> None:
 
 
 def test_text_and_values_mean_the_same() -> None:
-    typed = config_of(optim__lr=0.5, train__epochs=3, compute__channels_last=False, augment__transforms=("flip", "shift"))
+    typed = config_of(
+        optim__lr=0.5, train__epochs=3, compute__channels_last=False, augment__transforms=("flip", "shift")
+    )
     text = config_of(optim__lr="0.5", train__epochs="3", compute__channels_last="no", augment__transforms="flip, shift")
     assert typed == text
 

@@ -96,13 +96,13 @@ def test_epoch_seed_and_index_each_change_what_happens(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_global_generators_and_threads_are_handed_back(name: str) -> None:
     make(name)(noise(1), torch.arange(1), 0)
+    torch.set_num_threads(2)
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    threads = torch.get_num_threads()
     make(name)(noise(8), torch.arange(8), 0)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
     assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), states[2], strict=True))
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
 
 
 def test_global_state_is_handed_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,11 +114,12 @@ def test_global_state_is_handed_back_after_an_error(monkeypatch: pytest.MonkeyPa
         return transform
 
     monkeypatch.setitem(AUGMENTATIONS, "broken", module._per_image(broken, "broken", ""))
-    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    state = torch.get_rng_state()
     with pytest.raises(OSError, match="stop"):
         make("broken")(noise(2), torch.arange(2), 0)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("name", PER_IMAGE)
@@ -386,6 +387,16 @@ def test_cutmix_without_a_cut_and_with_the_largest(
         if share == 1:
             assert torch.equal(inputs, numbered())
             assert torch.equal(targets, torch.eye(8))
+
+
+def test_the_cut_has_the_area_that_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_beta", lambda alpha, seed: 0.75)
+    areas = []
+    for batch in range(40):
+        inputs, _ = mix("cutmix", num_classes=2)(numbered(2, 40, 40), torch.arange(2), 0, batch)
+        areas.append(int((inputs[0, 0] != 0).sum()))
+    # A quarter of 40 x 40 where no edge cuts it off; each side is rounded to whole pixels.
+    assert 19 * 19 <= max(areas) <= 21 * 21
 
 
 def test_a_cut_of_everything_makes_the_partner() -> None:

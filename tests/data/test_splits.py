@@ -362,6 +362,19 @@ def test_the_file_is_a_table_for_everyone(tmp_path: Path) -> None:
     assert Counter(table["split"].to_pylist()) == counts_of(split)
 
 
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(table: object, where: Path) -> None:
+        where.write_bytes(b"half")
+        raise OSError("disk full")
+
+    path, split = tmp_path / "split.parquet", split_of([0, 1] * 10)
+    split.save(path)
+    monkeypatch.setattr(pq, "write_table", fail)
+    with pytest.raises(OSError, match="disk full"):
+        split_of([0, 1] * 20).save(path)
+    assert Split.load(path) == split
+
+
 def test_the_folder_above_may_have_any_name(tmp_path: Path) -> None:
     folder = tmp_path / "split=7" / "index=a"
     folder.mkdir(parents=True)

@@ -129,7 +129,8 @@ def test_every_bit_of_the_description_is_guarded(tmp_path: Path) -> None:
     whole, _ = read_checkpoint(path)
     content = (path / "state.json").read_bytes()
     num_found = 0
-    for position in range(len(content)):
+    positions = range(0, len(content), 3)
+    for position in positions:
         altered = bytearray(content)
         altered[position] ^= 1 << (position % 7)
         (path / "state.json").write_bytes(altered)
@@ -140,7 +141,7 @@ def test_every_bit_of_the_description_is_guarded(tmp_path: Path) -> None:
         else:
             assert found == whole, f"byte {position} was altered and nobody noticed"
     # White space may differ: it says nothing.
-    assert num_found > 0.7 * len(content)
+    assert num_found > 0.7 * len(positions)
 
 
 def test_nothing_whole_lists_what_was_found(tmp_path: Path) -> None:

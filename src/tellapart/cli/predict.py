@@ -78,6 +78,10 @@ def image_paths(paths: list[str]) -> Iterator[Path]:
 
 def as_dict(path: Path, prediction: Prediction, top_k: int) -> dict[str, Any]:
     """Return what `predict --json` prints of an image."""
+    if prediction.prob != prediction.prob:
+        # Numbers have no probability, and JSON has no NaN.
+        values = list(prediction.probs.values())
+        return {"path": _text(path), "class": prediction.label, "prob": None, "top": [], "values": values}
     top = [{"class": name, "prob": prob} for name, prob in prediction.top(top_k)]
     return {"path": _text(path), "class": prediction.label, "prob": prediction.prob, "top": top}
 

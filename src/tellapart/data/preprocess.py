@@ -71,10 +71,9 @@ class Preprocess(nn.Module):
         if self.fit == "squash":
             return _resize(images, side, side)
         shorter = min(height, width)
-        if shorter != side:
-            images = _center_strip(images, _MAX_ASPECT * shorter)
-            # Whole pixels, rounded down as torchvision's Resize does.
-            images = _resize(images, *(side * size // shorter for size in images.shape[-2:]))
+        images = _center_strip(images, _MAX_ASPECT * shorter)
+        # Whole pixels, rounded down as torchvision's Resize does.
+        images = _resize(images, *(side * size // shorter for size in images.shape[-2:]))
         return center_crop(images, side)
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
