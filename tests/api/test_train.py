@@ -167,6 +167,15 @@ def test_which_weights_are_shipped(select: str, tmp_path: Path) -> None:
     assert run.metrics["top1"]["value"] == (max(values) if select == "best" else values[-1])
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_what_was_chosen_by_is_what_is_shipped(decay: float, tmp_path: Path) -> None:
+    """With averaged weights too: those are validated, chosen and shipped, and not the ones that were just trained."""
+    run = train(tmp_path / "run", epochs=4, train__ema_decay=decay)
+    assert run.result is not None
+    epochs = {line["epoch"]: line for line in run.history if line["kind"] == "epoch"}
+    assert run.metrics["nll"]["value"] == pytest.approx(epochs[run.result["best_epoch"]]["val/nll"], rel=1e-4)
+
+
 def parts() -> list[str]:
     return ["train"] * 40 + ["val"] * 10 + ["test"] * 10
 

@@ -243,6 +243,7 @@ def test_order_is_by_number_not_by_name(tmp_path: Path) -> None:
         path = save_checkpoint(tmp_path, state, {"place": [state.epoch, state.batch_in_epoch]})
         assert checkpoints(tmp_path)[-1] == path
         assert load_newest(tmp_path, make_state())[0] == {"place": [state.epoch, state.batch_in_epoch]}
+        assert len(checkpoints(tmp_path)) == min(2, places.index((state.epoch, state.batch_in_epoch)) + 1)
 
 
 def test_other_folders_are_no_checkpoints(tmp_path: Path) -> None:

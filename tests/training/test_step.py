@@ -90,8 +90,8 @@ def test_one_part_is_bit_equal_to_plain_pytorch(name: str) -> None:
     plain, ours = make_model(), make_model()
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
     state = make_state(ours, 0.1)
-    # 49: dividing a sum by 49 after multiplying a mean by 49 would change the last bit of a third of the numbers.
-    for number, count in enumerate((49, 10, 7)):
+    # 41 and 47: in float32, x * 41 / 41 is not always x.
+    for number, count in enumerate((41, 47, 10)):
         batch = make_batch(count, seed=number)
         optimizer.zero_grad()
         expected = criterion(plain(batch.images), batch.targets)
