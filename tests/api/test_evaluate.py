@@ -187,7 +187,7 @@ def test_no_such_split_and_none_held_out(tmp_path: Path) -> None:
     run = train(tmp_path / "run", (IMAGES, LABELS), data__test_fraction=0)
     with pytest.raises(RunError, match="Did you mean 'test'"):
         evaluate(run, "tset")
-    with pytest.raises(RunError, match=r"has no test images. It was trained with --data.test-fraction 0"):
+    with pytest.raises(RunError, match=r"has no test images. None were held out for it"):
         evaluate(run, "test", data=(IMAGES, LABELS))
 
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from tests.tolerances import tolerance
 from torch.nn import functional as F
 
 from tellapart import seeding
@@ -17,6 +16,7 @@ from tellapart.config import AugmentConfig
 from tellapart.data import augment as module
 from tellapart.data.augment import AUGMENTATIONS, MIXES, Augment, Draw, Mix
 from tellapart.errors import ConfigError
+from tests.tolerances import tolerance
 
 # Draw from torch's global generator, image by image.
 PER_IMAGE = (

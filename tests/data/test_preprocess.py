@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from tests.tolerances import tolerance
 from torch.nn import functional as F
 
 from tellapart.data import preprocess as module
 from tellapart.data.preprocess import Preprocess, center_crop
 from tellapart.errors import ConfigError
+from tests.tolerances import tolerance
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDES = st.integers(1, 40)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.tolerances import tolerance
 
 from tellapart.data.preprocess import Preprocess
 from tellapart.data.transforms import (
@@ -21,6 +20,7 @@ from tellapart.data.transforms import (
     train_transform,
 )
 from tellapart.errors import ConfigError
+from tests.tolerances import tolerance
 
 
 def pixels(height: int, width: int, channels: int = 3) -> np.ndarray:

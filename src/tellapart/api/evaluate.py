@@ -171,7 +171,7 @@ def aligned_targets(source: Source, classifier: Classifier, rows: np.ndarray) ->
 def _why_empty(run: Run, split: str) -> str:
     if run.split.num_given(split):
         return " None of those it was given could be read."
-    return " It was trained with --data.test-fraction 0." if split == "test" else ""
+    return " None were held out for it (--data.test-fraction), or there were too few to." if split == "test" else ""
 
 
 def _open_again(run: Run, data: Any) -> Source:

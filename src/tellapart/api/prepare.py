@@ -61,18 +61,14 @@ def prepare(data: Any, recipe: str, changes: Mapping[str, Any]) -> Prepared:
     changes = {name.replace("-", "_"): value for name, value in changes.items()}
     problems = [] if recipe in RECIPES else [f"recipe: {unknown_name('name', recipe, RECIPES)}"]
     try:
-        asked = override(RunConfig(), changes, {k: v for k, v in NAMES.items() if k in changes})
+        # Names and values are judged before the data is opened; combinations below, against the recipe's values.
+        names = {name: known for name, known in NAMES.items() if name in changes}
+        asked = override(RunConfig(), changes, names, combinations=False)
     except ConfigError as error:
-        # Combinations are judged on the whole config below: against the recipe's values, not the defaults.
-        only_names = [p for p in error.problems if p.split(":")[0].split(" ")[0] in changes or "unknown field" in p]
-        if problems or only_names:
-            raise ConfigError(problems + error.problems) from None
-        asked = None
+        raise ConfigError(problems + error.problems) from None
     if problems:
         raise ConfigError(problems)
-    data_dir = asked.data.data_dir if asked else str(changes.get("data.data_dir", ""))
-    task = asked.data.task if asked else str(changes.get("data.task", "auto"))
-    source = open_source(data, data_dir=data_dir, task=task)
+    source = open_source(data, data_dir=asked.data.data_dir, task=asked.data.task)
     base = RECIPES[recipe](summarize(source))
     config = override(base, {**_consequences(base, changes), **changes}, NAMES)
     unused = without_effect(config, changes, source)

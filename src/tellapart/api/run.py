@@ -97,13 +97,14 @@ def new_run_path(config: RunConfig, source_name: str, wanted: str | os.PathLike[
     """Return the folder for a new run: the wanted one, or `runs/DATE-DATA-MODEL`, with a number if that is taken.
 
     Raises:
-        RunError: the wanted folder holds something already.
+        RunError: the wanted folder holds something already, or cannot be made.
     """
     if wanted is not None:
         path = Path(wanted)
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             hint = " To go on with that run: --resume." if (path / "config.json").exists() else ""
             raise RunError(f"{path}: expected a new or empty folder for the run, found one in use.{hint}")
+        _require_writable(path)
         return path
     words = f"{source_name}-{config.model.name}".replace(":", "-").replace(os.sep, "-")
     name = f"{date.today().isoformat()}-{words}"
@@ -111,7 +112,16 @@ def new_run_path(config: RunConfig, source_name: str, wanted: str | os.PathLike[
     while path.exists():
         number += 1
         path = Path("runs") / f"{name}-{number}"
+    _require_writable(path)
     return path
+
+
+def _require_writable(path: Path) -> None:
+    """Find out before all images are read whether the folder can be made."""
+    place = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        what = "is no folder" if not place.is_dir() else "may not be written to"
+        raise RunError(f"{path}: the run's folder cannot be made, because {place} {what}. Put it elsewhere with --run.")
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

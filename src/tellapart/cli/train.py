@@ -72,6 +72,8 @@ def run(arguments: list[str]) -> int:
     from tellapart.training.progress import make_progress
 
     display = make_progress(True, sys.stderr if json_wanted else sys.stdout)
+    if dry_run and resume is not None:
+        parser.error("--dry-run shows a new run; leave out --resume (the run's config.json has its config)")
     if dry_run:
         return _show(data or "digits", recipe or "auto", changes, json_wanted)
     from tellapart.api.train import train
@@ -100,6 +102,8 @@ def run(arguments: list[str]) -> int:
 def _which_run(parser: Parser, path: str | None, resume: str | None, data: str | None) -> tuple[str | None, str | None]:
     if resume is None:
         return path, data
+    if data is not None:
+        parser.error(f"--resume takes the data from the run; leave out '{data}'")
     if resume and path and resume != path:
         parser.error(f"--resume names '{resume}' and --run names '{path}'; which one?")
     chosen = resume or path

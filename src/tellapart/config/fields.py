@@ -62,7 +62,11 @@ def get(config: RunConfig, name: str) -> Any:
 
 
 def override(
-    config: RunConfig, changes: Mapping[str, Any], names: Mapping[str, Collection[str]] | None = None
+    config: RunConfig,
+    changes: Mapping[str, Any],
+    names: Mapping[str, Collection[str]] | None = None,
+    *,
+    combinations: bool = True,
 ) -> RunConfig:
     """Return a config with `changes` applied, or report everything that is wrong with them together.
 
@@ -70,6 +74,7 @@ def override(
         config: what to start from; it is not changed.
         changes: values by dotted name; text (as the command line gives it) is read by the field's type.
         names: for fields that name an entry of a table, the table's names.
+        combinations: whether to judge how the fields go together; not while some of them are still to be chosen.
 
     Raises:
         ConfigError: unknown names, values of a wrong type or out of range, and combinations that make no sense.
@@ -90,6 +95,8 @@ def override(
             problems.append(f"{key}: {error}")
     changed = _replace(config, values)
     problems += _problems(changed, names or {})
+    if combinations:
+        problems += _contradictions(changed)
     if problems:
         raise ConfigError(problems)
     return changed
@@ -184,7 +191,7 @@ def _problems(config: RunConfig, names: Mapping[str, Collection[str]]) -> list[s
         for item in chosen if isinstance(chosen, tuple) else (chosen,):
             if item not in known and not (name == "model.name" and ":" in item):
                 problems.append(f"{name}: {unknown_name('name', item, known)}")
-    return problems + _contradictions(config)
+    return problems
 
 
 def _exact(number: float) -> str:

@@ -185,7 +185,7 @@ class _ReducedImages:
         return self.augment(images, indices, epoch), self.targets[indices], indices
 
     def _image(self, index: int) -> torch.Tensor:
-        reading = read_image(self.source, index, self.preprocess)
+        reading = read_image(self.source, index, self.preprocess, hashed=False)
         if reading.image is None:
             raise DataError(
                 f"{self.source.paths[index]}: could be read before training and cannot any more: {reading.error}. "

@@ -151,15 +151,16 @@ def load_newest(folder: Path, state: TrainState) -> tuple[dict[str, Any], list[s
         try:
             description, tensors = read_checkpoint(path)
         except _DamagedError as error:
-            warnings.append(f"{error} The one before it is used.")
+            warnings.append(str(error))
             continue
         try:
             state.restore(description["state"], tensors)
         except RunError as error:
             raise RunError(f"{path}: {error}") from None
-        return description["extra"], warnings
+        return description["extra"], [f"{warning} The one before it is used." for warning in warnings]
     if found:
-        raise RunError("\n".join([f"{folder}: no checkpoint is whole.", *warnings]))
+        advice = f"To start this run from its beginning, remove {folder} and resume it."
+        raise RunError("\n".join([f"{folder}: no checkpoint is whole.", *warnings, advice]))
     raise RunError(f"{folder}: no checkpoint yet.")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from tellapart import hardware, seeding
 from tellapart.data.loader import Batch
-from tellapart.errors import NonFiniteLossError
+from tellapart.errors import DataError, NonFiniteLossError
 from tellapart.optim.losses import Loss
 from tellapart.training.state import TrainState
 
@@ -73,7 +74,7 @@ class TrainStep:
         for number, (part_inputs, part_targets) in enumerate(parts):
             if self.seed is not None:
                 torch.manual_seed(seeding.derive(self.seed, "step", state.step, number))
-            with hardware.autocast(inputs.device, self.precision):
+            with hardware.autocast(inputs.device, self.precision), _one_image_explained():
                 outputs = state.model(part_inputs)
             if num_parts == 1:  # The mean itself: a sum divided again can differ from it in the last bit.
                 part_loss = self.criterion(outputs, part_targets)
@@ -92,6 +93,19 @@ class TrainStep:
         # epoch's sum before anything is saved: what is stored is good either way.
         if loss.device.type == "cpu" and not torch.isfinite(loss):
             raise not_finite(state, float(loss))
+
+
+@contextmanager
+def _one_image_explained() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise DataError(
+            "batch norm cannot learn from a batch of one image: expected at least two. Use a larger "
+            "--train.batch-size; with a DataLoader of your own, drop_last=True."
+        ) from error
 
 
 def check_finite(state: TrainState) -> None:
