@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 import tellapart
 from tellapart.api.evaluate import aligned_targets, looks_at, record
 from tellapart.api.run import Run
+from tellapart.data.loader import Batch
 from tellapart.data.sources.arrays import ArraySource
 from tellapart.errors import DataError, RunError
+from tellapart.evaluation.evaluator import run_model
+from tellapart.optim import create_loss
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(60) % 3
@@ -224,3 +228,19 @@ def test_labels_of_a_multilabel_table_are_matched_by_name(tmp_path: Path) -> Non
 
 def test_run_evaluate_is_evaluate(run: Run) -> None:
     assert run.evaluate(progress=False).as_dict() == evaluate(run).as_dict()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 10])
+@pytest.mark.parametrize("class_weights", [None, torch.tensor([0.25, 1.0, 4.0])])
+def test_the_loss_does_not_depend_on_the_batches(batch_size: int, class_weights: torch.Tensor | None) -> None:
+    """With class weights, the mean of batches' means would be another number for every size of batches."""
+    inputs = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 0, 2, 1, 2, 0, 1, 1, 0, 2])
+    parts = zip(inputs.split(batch_size), labels.split(batch_size), torch.arange(10).split(batch_size), strict=True)
+    criterion = create_loss("cross-entropy", class_weights=class_weights)
+    cpu = torch.device("cpu")
+    found = run_model(torch.nn.Identity(), (Batch(*part) for part in parts), criterion=criterion, device=cpu)
+    expected = torch.nn.functional.cross_entropy(inputs, labels, weight=class_weights)
+    assert found.loss == pytest.approx(float(expected), rel=1e-6)
+    assert torch.equal(found.logits, inputs)
+    assert found.indices.tolist() == list(range(10))

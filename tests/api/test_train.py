@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -425,3 +426,29 @@ def test_the_bundle_says_where_it_comes_from(run: Run) -> None:
     assert info["val"]["metrics"] == run.metrics
     assert info["data"]["num_train"] == 48
     assert run.classifier.info["val"]["n"] == 6
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tellapart.api.train.read_data", lambda *arguments: pytest.fail("images were read"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=rf"{tmp_path / 'file'} is no folder"):
+        train(tmp_path / "file" / "run")
+    monkeypatch.setattr("os.access", lambda *arguments: False)
+    for run in (tmp_path / "run", None):
+        with pytest.raises(RunError, match=r"may not be written to\. Put it elsewhere with --run"):
+            tellapart.train((IMAGES, LABELS), run=run, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_works_in_another_thread(tmp_path: Path) -> None:
+    """There, signals cannot be listened to; the run is the same."""
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(train, tmp_path / "thread", epochs=1).result()
+    assert weights(run) == weights(train(tmp_path / "main", epochs=1))
+
+
+def test_one_image_a_batch_where_batch_norm_needs_two(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"batch of one image"):
+        train(tmp_path / "run", (IMAGES[:12], LABELS[:12]), model="resnet18", train__batch_size=1)

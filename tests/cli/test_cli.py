@@ -169,6 +169,8 @@ def test_short_and_dotted_options_are_the_same(tmp_path: Path, capsys: Captured)
         (["train", "--optim.lr"], "expected one argument"),
         (["train", "--resume"], "needs the run's folder"),
         (["train", "--resume", "a", "--run", "b"], "which one?"),
+        (["train", "digits", "--run", "a", "--resume"], "leave out 'digits'"),
+        (["train", "--resume", "a", "--dry-run"], "leave out --resume"),
         (["predict", "run", "a.png", "--top-k", "0"], "--top-k: expected at least 1"),
         (["predict", "run", "a.png", "--top-k", "many"], "--top-k"),
         (["evaluate", "run", "--split", "tset"], "--split"),

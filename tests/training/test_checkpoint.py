@@ -151,6 +151,8 @@ def test_nothing_whole_lists_what_was_found(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no checkpoint is whole") as caught:
         load_newest(tmp_path, make_state())
     assert str(caught.value).count("model.safetensors") == 2
+    assert f"remove {tmp_path} and resume" in str(caught.value)
+    assert "one before" not in str(caught.value)
 
 
 class KilledError(BaseException):

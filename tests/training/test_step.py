@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tellapart.data.loader import Batch
-from tellapart.errors import NonFiniteLossError
+from tellapart.errors import DataError, NonFiniteLossError
 from tellapart.optim import EMA, create_loss
 from tellapart.training.state import TrainState
 from tellapart.training.step import TrainStep, check_finite
@@ -242,3 +242,18 @@ def test_prepare_is_told_epoch_and_batch() -> None:
     state.epoch, state.batch_in_epoch = 3, 7
     TrainStep(nn.CrossEntropyLoss(), prepare)(state, make_batch())
     assert told == [(3, 7)]
+
+
+def test_batch_norm_over_one_image_is_explained() -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    with pytest.raises(DataError, match=r"batch of one image.*--train\.batch-size"):
+        TrainStep(nn.CrossEntropyLoss())(make_state(model), make_batch(1))
+
+
+def test_other_errors_of_a_model_come_through() -> None:
+    class Broken(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        TrainStep(nn.CrossEntropyLoss())(make_state(Broken(5, 3)), make_batch())
