@@ -169,7 +169,6 @@ def test_short_and_dotted_options_are_the_same(tmp_path: Path, capsys: Captured)
         (["train", "--optim.lr"], "expected one argument"),
         (["train", "--resume"], "needs the run's folder"),
         (["train", "--resume", "a", "--run", "b"], "which one?"),
-        (["train", "digits", "--run", "a", "--resume"], "leave out 'digits'"),
         (["train", "--resume", "a", "--dry-run"], "leave out --resume"),
         (["predict", "run", "a.png", "--top-k", "0"], "--top-k: expected at least 1"),
         (["predict", "run", "a.png", "--top-k", "many"], "--top-k"),
@@ -215,6 +214,18 @@ def test_resuming_with_another_option_is_refused(trained: Path, capsys: Captured
     err = capsys.readouterr().err
     assert "train.epochs: the run has 2, this command asks for 9" in err
     assert "recipe: the run has 'auto', this command asks for 'tutorial'" in err
+
+
+def test_the_same_command_with_resume_carries_on(trained: Path, capsys: Captured) -> None:
+    same = tiny(trained / "data.npz", trained / "run", "--resume", "--data.num-workers", "2")
+    assert run(same) == 0
+    assert "has ended; there is nothing left to do" in capsys.readouterr().out
+
+
+def test_resuming_with_other_data_is_refused(trained: Path, tmp_path: Path, capsys: Captured) -> None:
+    other = write_npz(tmp_path / "other.npz")
+    assert run(["train", str(other), "--run", str(trained / "run"), "--resume"]) == 1
+    assert f"this command names {other}" in capsys.readouterr().err
 
 
 def test_a_run_without_its_end_is_finished(folder: Path, capsys: Captured) -> None:

@@ -153,7 +153,13 @@ def _resolve(config: RunConfig, data: Any, source: Source) -> RunConfig:
     size_px = config.preprocess.size_px or RECIPES[config.recipe](summarize(source)).preprocess.size_px
     return replace(
         config,
-        data=replace(config.data, source=storable_name(data), task=source.task),
+        data=replace(
+            config.data,
+            source=storable_name(data),
+            task=source.task,
+            # Absolute, so that the run can be resumed and evaluated from anywhere.
+            data_dir=str(Path(config.data.data_dir).expanduser().resolve()) if config.data.data_dir else "",
+        ),
         loss=replace(config.loss, name=loss),
         preprocess=replace(config.preprocess, size_px=size_px, resize_px=max(config.preprocess.resize_px, size_px)),
     )
@@ -167,12 +173,21 @@ def storable_name(data: Any) -> str:
     return str(Path(text).resolve()) if Path(text).exists() and os.sep in os.fspath(Path(text).resolve()) else text
 
 
+# What a resumed run may do otherwise: where images are read and how often it saves changes no bit.
+_SAME_BITS = {"data.in_memory", "data.num_workers", "data.worker_timeout_s", "train.checkpoint_interval_s"}
+
+
+def same_bits(name: str) -> bool:
+    """Return whether a field may change when a run is resumed, because the result does not depend on it."""
+    return name.replace("-", "_") in _SAME_BITS
+
+
 def differences(config: RunConfig, changes: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each change that a stored config does not agree with."""
+    """Return a sentence for each change that a stored config does not agree with; "auto" agrees with anything."""
     wanted = override(config, changes, {k: v for k, v in NAMES.items() if k in changes})
     names = [name.replace("-", "_") for name in changes]
     return [
         f"{name}: the run has {get(config, name)!r}, this command asks for {get(wanted, name)!r}"
         for name in names
-        if get(config, name) != get(wanted, name)
+        if get(config, name) != get(wanted, name) and get(wanted, name) != "auto" and not same_bits(name)
     ]

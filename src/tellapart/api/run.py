@@ -101,7 +101,7 @@ def new_run_path(config: RunConfig, source_name: str, wanted: str | os.PathLike[
     """
     if wanted is not None:
         path = Path(wanted)
-        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        if path.is_file() or (path.is_dir() and any(not inner.name.startswith(".tmp-") for inner in path.iterdir())):
             hint = " To go on with that run: --resume." if (path / "config.json").exists() else ""
             raise RunError(f"{path}: expected a new or empty folder for the run, found one in use.{hint}")
         _require_writable(path)

@@ -17,10 +17,10 @@ from tellapart import config as configs
 from tellapart import hardware
 from tellapart.api.evaluate import Evaluation, classify, record
 from tellapart.api.job import Job
-from tellapart.api.prepare import Prepared, differences, prepare
+from tellapart.api.prepare import Prepared, differences, prepare, same_bits, storable_name
 from tellapart.api.reading import ReadData, read_data
 from tellapart.api.run import Run, new_run_path, write_json
-from tellapart.config import RunConfig
+from tellapart.config import RunConfig, override
 from tellapart.data.sources import open_source
 from tellapart.errors import ConfigError, Interrupted, MissingError, RunError
 from tellapart.evaluation.metrics import HEADLINE, HIGHER_IS_BETTER, format_accuracy
@@ -37,7 +37,7 @@ from tellapart.training.step import TrainStep
 
 
 def train(
-    data: Any = "digits",
+    data: Any = None,
     *,
     recipe: str = "auto",
     model: str | None = None,
@@ -54,7 +54,8 @@ def train(
     """Train a classifier and return its run; everything it made is in the run's folder.
 
     Args:
-        data: a data set's name, a folder, a Parquet or npz file, or a pair (images, targets).
+        data: a data set's name, a folder, a Parquet or npz file, a pair (images, targets), or a Dataset; by default
+            "digits". A resumed run knows its own, unless it was given as arrays or a Dataset.
         recipe: a name from `tellapart ls recipes`; "auto" goes by size and number of the images.
         model: a name from `tellapart ls models`, `timm:NAME` or `torchvision:NAME`.
         epochs: passes over the training images.
@@ -88,8 +89,9 @@ def train(
     _refuse_several_processes()
     try:
         if resume:
-            return _resume(data, run, changes, display, started_at)
-        prepared = prepare(data, recipe, changes)
+            asked = changes if recipe == "auto" else {**changes, "recipe": recipe}
+            return _resume(data, run, asked, display, started_at)
+        prepared = prepare("digits" if data is None else data, recipe, changes)
         path = new_run_path(prepared.config, prepared.source.name, run)
         display.say(f"recipe {prepared.config.recipe}: {in_words(prepared.config)}")
         if is_small_for_photographs(prepared):
@@ -129,18 +131,21 @@ def _resume(
         raise ConfigError(["run: which run to resume? Give its folder."])
     run = Run(Path(path))
     other = differences(run.config, changes)
+    settings = run.config.data
+    if data is not None and storable_name(data) != settings.source:
+        other.append(f"data: the run has {settings.source}, this command names {storable_name(data)}")
     if other:
         raise ConfigError([*other, "a run keeps its config; resume without these, or start a new run"])
     if run.result is not None:
         display.say(f"{run.path}: this run has ended; there is nothing left to do.")
         return run
-    settings = run.config.data
-    if settings.source == "<arrays>" and isinstance(data, str):
+    if settings.source == "<arrays>" and data is None:
         raise RunError(f"{run.path}: this run was trained on arrays; give them again as `data`.")
     source = open_source(
         data if settings.source == "<arrays>" else settings.source, data_dir=settings.data_dir, task=settings.task
     )
-    return _train(Prepared(source, run.config), run.path, display, started_at, is_new=False)
+    config = override(run.config, {name: changes[name] for name in changes if same_bits(name)})
+    return _train(Prepared(source, config), run.path, display, started_at, is_new=False)
 
 
 def _train(prepared: Prepared, path: Path, display: Progress, started_at: float, *, is_new: bool) -> Run:
@@ -154,8 +159,8 @@ def _train(prepared: Prepared, path: Path, display: Progress, started_at: float,
     job = Job.make(config, data, device)
     if is_new:
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "environment.json", environment())
         write_json(path / "config.json", configs.to_dict(config))
+        write_json(path / "environment.json", environment())
     if not has_split:
         data.split.save(path / "split.parquet")
     _fit(job, path, display)

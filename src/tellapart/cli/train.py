@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
     data, recipe, json_wanted = found.pop("data"), found.pop("recipe"), found.pop("json")
     path, resume, dry_run = found.pop("run"), found.pop("resume"), found.pop("dry_run")
     changes = {name: value for name, value in found.items() if value is not None}
-    path, data = _which_run(parser, path, resume, data)
+    path = _which_run(parser, path, resume)
     from tellapart.training.progress import make_progress
 
     display = make_progress(True, sys.stderr if json_wanted else sys.stdout)
@@ -78,11 +78,9 @@ def run(arguments: list[str]) -> int:
         return _show(data or "digits", recipe or "auto", changes, json_wanted)
     from tellapart.api.train import train
 
-    if resume is not None and recipe is not None:
-        changes["recipe"] = recipe
     try:
         finished = train(
-            data or "digits",
+            data,
             recipe=recipe or "auto",
             run=path,
             resume=resume is not None,
@@ -99,17 +97,15 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _which_run(parser: Parser, path: str | None, resume: str | None, data: str | None) -> tuple[str | None, str | None]:
+def _which_run(parser: Parser, path: str | None, resume: str | None) -> str | None:
     if resume is None:
-        return path, data
-    if data is not None:
-        parser.error(f"--resume takes the data from the run; leave out '{data}'")
+        return path
     if resume and path and resume != path:
         parser.error(f"--resume names '{resume}' and --run names '{path}'; which one?")
     chosen = resume or path
     if not chosen:
         parser.error("--resume needs the run's folder: tellapart train --resume RUN")
-    return chosen, data
+    return chosen
 
 
 def _next_steps(path: str, finished: Any) -> str:

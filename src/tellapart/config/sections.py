@@ -103,7 +103,7 @@ class TrainConfig:
 
     epochs: int = option(20, "passes over the training images", low=1)
     batch_size: int = option(128, "images an optimizer update sees", low=1)
-    accumulation_steps: int = option(1, "parts a batch is computed in, to save memory; the update is the same", low=1)
+    accumulation_steps: int = option(1, "parts a batch is computed in, to save memory; still one update", low=1)
     eval_batch_size: int = option(256, "images evaluated at a time", low=1)
     ema_decay: float = option(
         0.0, "decay of the averaged weights that are evaluated and shipped; 0: none", low=0.0, high=0.999999

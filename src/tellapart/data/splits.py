@@ -68,7 +68,7 @@ class Split:
             with pq.ParquetFile(path) as file:
                 columns = file.read().to_pydict()
             return Split(*(tuple(columns[name]) for name in ("path", "class", "split", "pixel_hash")))
-        except (OSError, KeyError, pa.ArrowException) as error:
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise RunError(
                 f"{path}: expected the stored split of a run, found {type(error).__name__}: {error}"
             ) from None

@@ -65,7 +65,6 @@ class OptimizerSettings:
     decay_norm_and_bias: bool = False
 
     def groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        """Return the model's parameters in groups with and without weight decay."""
         """Return the model's trainable parameters in the groups "decay" and "no_decay"."""
         return decay_groups(model, weight_decay=self.weight_decay, decay_norm_and_bias=self.decay_norm_and_bias)
 
