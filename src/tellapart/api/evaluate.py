@@ -38,12 +38,6 @@ class Evaluation:
     metrics: dict[str, Estimate]
     predictions: Predictions
 
-    @staticmethod
-    def of(split: str, predictions: Predictions, seed: int) -> Evaluation:
-        """Return the metrics of a table of predictions; the bootstrap is a function of the seed."""
-        metrics = evaluate_predictions(predictions, seed=seed)
-        return Evaluation(split, len(predictions), predictions.num_given, metrics, predictions)
-
     def as_dict(self) -> dict[str, Any]:
         """Return what `evaluate --json` prints."""
         return {
@@ -88,18 +82,28 @@ def evaluate(
     with display.task(f"evaluating {split}", len(rows)) as advance:
         reduced = _read_checked(source, source_rows, run.split, rows, classifier, advance)
         outputs = classify(classifier, reduced)
+    targets = aligned_targets(source, classifier, source_rows)
+    evaluation = judge(classifier, run.split, split, targets, outputs, run.config.seed)
+    record(run, evaluation)
+    return evaluation
+
+
+def judge(
+    classifier: Classifier, stored: Split, split: str, targets: np.ndarray, outputs: np.ndarray, seed: int
+) -> Evaluation:
+    """Return the metrics of `outputs` against `targets` for a split's readable images, in the order of its rows."""
+    rows = stored.rows(split)
     predictions = Predictions(
         task=classifier.task,
         classes=classifier.classes,
         indices=rows,
-        paths=[run.split.paths[row] for row in rows],
-        targets=aligned_targets(source, classifier, source_rows),
+        paths=[stored.paths[row] for row in rows],
+        targets=targets,
         outputs=outputs,
-        num_given=run.split.num_given(split),
+        num_given=stored.num_given(split),
     )
-    evaluation = Evaluation.of(split, predictions, run.config.seed)
-    record(run, evaluation)
-    return evaluation
+    metrics = evaluate_predictions(predictions, seed=seed)
+    return Evaluation(split, len(predictions), predictions.num_given, metrics, predictions)
 
 
 def record(run: Run, evaluation: Evaluation) -> None:

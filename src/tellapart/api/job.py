@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class Job:
     def make(config: RunConfig, data: ReadData, device: torch.device) -> Job:
         """Build everything at its start; the weights are a function of the seed."""
         task, rows = data.source.task, data.split.rows("train")
-        network = make_network(config, data.num_outputs, data.source.num_channels).to(device)
+        network = make_network(config, data.source.num_outputs, data.source.num_channels).to(device)
         raw_targets = torch.from_numpy(data.source.targets)
         mean, std = target_scale(task, raw_targets[torch.from_numpy(rows)])
         targets = ((raw_targets - mean) / std if task == "regression" else raw_targets).to(device)
@@ -73,10 +74,14 @@ class Job:
         )
         return Job(config, data, device, state, targets, criterion, loader, module)
 
+    @cached_property
+    def mix(self) -> Mix:
+        """What mixes training batches, if anything does."""
+        return Mix(self.config.augment, self.data.source.num_outputs, self.config.seed)
+
     def prepare(self, batch: Batch, epoch: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the network's input and targets for a training batch."""
-        mix = Mix(self.config.augment, self.data.num_outputs, self.config.seed)
-        return mix(self.inputs(batch), batch.targets, epoch, number)
+        return self.mix(self.inputs(batch), batch.targets, epoch, number)
 
     def inputs(self, batch: Batch) -> torch.Tensor:
         """Return the network's input for a batch of reduced images."""
@@ -195,5 +200,5 @@ def balanced_weights(config: RunConfig, data: ReadData, rows: np.ndarray) -> tor
         return None
     if data.source.task != "multiclass":
         raise ConfigError(["loss.class_weights: 'balanced' needs one class an image"])
-    counts = np.bincount(data.source.targets[rows], minlength=data.num_outputs)
+    counts = np.bincount(data.source.targets[rows], minlength=data.source.num_outputs)
     return torch.from_numpy(len(rows) / (len(counts) * np.maximum(counts, 1))).float()

@@ -30,11 +30,6 @@ class ReadData:
     preprocess: Preprocess
     images: torch.Tensor | None
 
-    @property
-    def num_outputs(self) -> int:
-        """How many logits the network needs."""
-        return len(self.source.classes) or self.source.targets.shape[1]
-
 
 def read_data(
     source: Source, config: RunConfig, device: torch.device, progress: Progress, stored: Split | None

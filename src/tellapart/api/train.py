@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,15 @@ import torch
 import tellapart
 from tellapart import config as configs
 from tellapart import hardware
-from tellapart.api.evaluate import Evaluation, classify, record
+from tellapart.api.evaluate import Evaluation, classify, judge, record
 from tellapart.api.job import Job
 from tellapart.api.prepare import Prepared, differences, prepare, same_bits, storable_name
-from tellapart.api.reading import ReadData, read_data
+from tellapart.api.reading import read_data
 from tellapart.api.run import Run, new_run_path, write_json
 from tellapart.config import RunConfig, override
 from tellapart.data.sources import open_source
 from tellapart.errors import ConfigError, Interrupted, MissingError, RunError
 from tellapart.evaluation.metrics import HEADLINE, HIGHER_IS_BETTER, format_accuracy
-from tellapart.evaluation.predictions import Predictions
 from tellapart.exporting.bundle import save_bundle
 from tellapart.exporting.classifier import Classifier
 from tellapart.training.checkpoint import checkpoints, load_newest
@@ -215,7 +214,9 @@ def _finish(job: Job, run: Run, display: Progress, started_at: float) -> Run:
     # In the memory format that a loaded bundle computes in: `evaluate` is to find this number to the last bit.
     module = job.module.eval().to(memory_format=torch.channels_last)
     classifier = Classifier(module, data.source.classes, {}, job.device)
-    evaluation = judge(classifier, data, (image for batch in job.batches("val") for image in batch.images), config.seed)
+    outputs = classify(classifier, (image for batch in job.batches("val") for image in batch.images))
+    targets = data.source.targets[data.split.rows("val")]
+    evaluation = judge(classifier, data.split, "val", targets, outputs, config.seed)
     save_bundle(run.bundle, module, describe(job, evaluation))
     record(run, evaluation)
     result = {
@@ -238,28 +239,13 @@ def _finish(job: Job, run: Run, display: Progress, started_at: float) -> Run:
     return run
 
 
-def judge(classifier: Classifier, data: ReadData, reduced: Iterator[torch.Tensor], seed: int) -> Evaluation:
-    """Return the metrics on val of the classifier as it is shipped."""
-    rows = data.split.rows("val")
-    predictions = Predictions(
-        task=data.source.task,
-        classes=data.source.classes,
-        indices=rows,
-        paths=[data.split.paths[row] for row in rows],
-        targets=data.source.targets[rows],
-        outputs=classify(classifier, reduced),
-        num_given=data.split.num_given("val"),
-    )
-    return Evaluation.of("val", predictions, seed)
-
-
 def describe(job: Job, evaluation: Evaluation) -> dict[str, Any]:
     """Return what the bundle's config.json tells beside the preprocessing and the hashes."""
     config, data = job.config, job.data
     return {
         "model": {
             "name": config.model.name,
-            "num_classes": data.num_outputs,
+            "num_classes": data.source.num_outputs,
             "in_channels": data.source.num_channels,
             "size_px": config.preprocess.size_px,
         },

@@ -124,9 +124,10 @@ def _show(data: str, recipe: str, changes: dict[str, Any], json_wanted: bool) ->
 
     prepared = prepare(data, recipe, changes)
     source, config = prepared.source, prepared.config
-    num_outputs = len(source.classes) or source.targets.shape[1]
     size_px = config.preprocess.size_px
-    model = summary(make_network(config, num_outputs, source.num_channels), (source.num_channels, size_px, size_px))
+    model = summary(
+        make_network(config, source.num_outputs, source.num_channels), (source.num_channels, size_px, size_px)
+    )
     if json_wanted:
         print(json.dumps({"config": configs.to_dict(config), "num_parameters": model.total_params}))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -37,7 +37,6 @@ class Scan:
     channel_sums: np.ndarray
     channel_square_sums: np.ndarray
     pixels_per_image: int
-    notes: list[str] = field(default_factory=list)
 
     def mean_std(self, rows: np.ndarray) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation per channel, of images in 0 to 1, over these rows."""

@@ -68,6 +68,11 @@ class Source(ABC):
         assert len(self.paths) == len(self.targets) == len(self.parts)
         assert self.targets.ndim == (1 if task == "multiclass" else 2)
 
+    @property
+    def num_outputs(self) -> int:
+        """How many logits a network needs: one a class, or one a number."""
+        return len(self.classes) or self.targets.shape[1]
+
     def __len__(self) -> int:
         return len(self.paths)
 
