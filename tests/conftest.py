@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 # Read once, when torch loads OpenMP: on a busy machine its threads would otherwise spin while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# What the tests decode is not to be kept in the cache of whoever runs them.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="tellapart-tests-")
 # With --import-mode=importlib nothing else makes `tests.tolerances` importable.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

@@ -24,6 +24,7 @@ RANKS = {
     "recipes": 2,
     "evaluation": 3,
     "training": 4,
+    "auditing": 4,
     "exporting": 5,
     "api": 6,
     "cli": 7,

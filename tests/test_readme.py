@@ -15,6 +15,8 @@ from tellapart.config import options
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+# What a user types: the README's commands and the guides'.
+GUIDES = "\n".join([README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")) if path.stem != "LOG")])
 PACKAGE = Path(tellapart.__file__).parent
 
 
@@ -58,7 +60,7 @@ def test_the_loop_is_as_long_as_the_readme_says() -> None:
     assert int(said[1]) == len((PACKAGE / "training" / "loop.py").read_text().splitlines())
 
 
-@pytest.mark.parametrize("line", re.findall(r"^\$? ?tellapart (.+)$", README, flags=re.MULTILINE))
+@pytest.mark.parametrize("line", re.findall(r"^\$? ?tellapart (.+)$", GUIDES, flags=re.MULTILINE))
 def test_commands_name_verbs_and_options_that_exist(line: str) -> None:
     words = line.split("#")[0].split()
     assert words[0] in VERBS
@@ -77,5 +79,5 @@ def test_imports_in_the_examples_resolve() -> None:
 
 
 def test_dotted_fields_in_prose_exist() -> None:
-    for name in re.findall(r"--([a-z]+\.[a-z-]+)", README):
+    for name in re.findall(r"--([a-z]+\.[a-z-]+)", GUIDES):
         assert name.replace("-", "_") in options(), name

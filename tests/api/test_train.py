@@ -209,7 +209,7 @@ def test_a_class_that_is_missing_in_val_shifts_nothing(tmp_path: Path) -> None:
         source, model="cnn", epochs=12, run=tmp_path / "run", progress=said, options={"train.batch_size": 8}
     )
     assert run.metrics["top1"]["value"] == 1.0
-    assert any("1 of 3 classes have no image in val (ant)" in text for text in said.texts)
+    assert any("1 of 3 classes has no image in val: ant" in text for text in said.texts)
     table = pq.ParquetFile(run.path / "predictions" / "val.parquet").read().to_pydict()
     assert set(table["class"]) == {"bee", "cat"}
     assert all(len(probs) == 3 for probs in table["probabilities"])
@@ -253,7 +253,7 @@ def test_a_bad_image_stops_before_the_run_folder_is_made(make_folder: MakeFolder
     folder = make_folder({"ant": 8, "bee": 8})
     spoil(folder, "bee/003.png")
     spoil(folder, "ant/001.png")
-    with pytest.raises(DataError, match="2 of 16 images cannot be read") as caught:
+    with pytest.raises(DataError, match="2 of 16 images are cut short and cannot be read") as caught:
         train(tmp_path / "runs" / "run", folder, model="mlp")
     assert "bee/003.png: truncated PNG" in str(caught.value)
     assert "ant/001.png: truncated PNG" in str(caught.value)

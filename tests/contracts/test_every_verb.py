@@ -11,10 +11,16 @@ import pytest
 from tellapart import cli
 from tellapart.cli.main import VERBS, run, usage
 
-REQUIRED: dict[str, list[str]] = {"evaluate": ["runs/x"], "predict": ["runs/x", "image.png"]}
+REQUIRED: dict[str, list[str]] = {
+    "evaluate": ["runs/x"],
+    "pack": ["digits", "out"],
+    "predict": ["runs/x", "image.png"],
+}
 # An option of each verb and how somebody might misspell it.
 MISSPELT = {
     "train": ("--epochs", "--epoch"),
+    "check": ("--strict", "--strikt"),
+    "pack": ("--max-size", "--maxsize"),
     "evaluate": ("--split", "--splt"),
     "predict": ("--top-k", "--topk"),
     "ls": ("--json", "--jsn"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import struct
 import threading
 import warnings
@@ -12,12 +13,23 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps, features
 
-from tellapart.data.decode import FORMATS, MAX_PIXELS, ImageError, decode, image_size, picture_pixels, pixel_hash
-from tellapart.errors import DataError
+from tellapart.data.decode import (
+    FORMATS,
+    MAX_PIXELS,
+    ImageError,
+    background_rgb,
+    content_hash,
+    decode,
+    image_size,
+    picture_pixels,
+    pixel_hash,
+)
+from tellapart.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -70,7 +82,7 @@ def fill_truncated() -> Iterator[None]:
 def test_lossless_formats_give_back_the_pixels(form: str) -> None:
     pixels = decode(encode(COLOUR, form), 3)
     assert pixels.dtype == np.uint8
-    assert pixels.flags.c_contiguous
+    assert pixels.transpose(1, 2, 0).flags.c_contiguous
     assert pixels.flags.writeable
     assert np.array_equal(pixels, channels_first(COLOUR))
 
@@ -227,6 +239,83 @@ def test_png_and_array_give_the_same_pixels(width: int, height: int, num_channel
     assert pixel_hash(from_file) == pixel_hash(from_array)
 
 
+# --- what lies behind transparent pixels -----------------------------------------------------------------------------
+
+ORANGE = (255, 128, 0)
+BACKGROUNDS = [(255, 255, 255), (0, 0, 0), (128, 128, 128), ORANGE]
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+@pytest.mark.parametrize("alpha", [0, 1, 100, 254, 255])
+def test_alpha_is_laid_over_the_background(background: tuple[int, int, int], alpha: int) -> None:
+    layered = np.dstack([COLOUR, np.full_like(GREY, alpha)])
+    blend = COLOUR.astype(float) * alpha / 255 + np.array(background) * (1 - alpha / 255)
+    for raw in (
+        encode(layered, "PNG"),
+        encode(layered, "TIFF"),
+        encode(layered, "WEBP", lossless=True, exact=True),
+        layered,
+    ):
+        assert np.abs(decode(raw, 3, background=background) - channels_first(blend)).max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_grey_with_alpha_over_the_background(background: tuple[int, int, int]) -> None:
+    alpha = np.arange(GREY.size, dtype=np.uint8).reshape(GREY.shape)
+    raw = encode(Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha)]), "PNG")
+    share = alpha[:, :, None] / 255
+    blend = GREY[:, :, None] * share + np.array(background) * (1 - share)
+    assert np.abs(decode(raw, 3, background=background) - channels_first(blend)).max() <= 0.5 + 1e-9
+    with_colour = picture_pixels(Image.open(io.BytesIO(raw)), background)
+    assert with_colour.ndim == (3 if background == ORANGE else 2)
+    luma = blend @ [0.299, 0.587, 0.114]
+    assert np.abs(decode(raw, 1, background=background)[0] - luma).max() <= 1
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_transparent_palette_entries_and_colour_keys_over_the_background(background: tuple[int, int, int]) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putdata([0, 1])
+    raws = [encode(image, "PNG", transparency=0), encode(image, "GIF", transparency=0)]
+    raws.append(encode(np.array([[[1, 2, 3], [40, 50, 60]]], np.uint8), "PNG", transparency=(1, 2, 3)))
+    for raw in raws:
+        assert decode(raw, 3, background=background)[:, 0].T.tolist() == [list(background), [40, 50, 60]]
+    key = encode(np.array([[7, 8]], np.uint8), "PNG", transparency=7)
+    assert decode(key, 3, background=background)[:, 0].T.tolist() == [list(background), [8, 8, 8]]
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_grey_16_bit_with_a_key_over_the_background(background: tuple[int, int, int]) -> None:
+    rows = b"\0" + struct.pack(">HHH", 0x0102, 0x0103, 0xFFFF)
+    raw = png(3, 1, 16, 0, rows, png_chunk(b"tRNS", b"\x01\x02"))
+    assert decode(raw, 3, background=background)[:, 0].T.tolist() == [list(background), [1] * 3, [255] * 3]
+    luma = np.asarray(Image.new("RGB", (1, 1), background).convert("L"))[0, 0]
+    assert decode(raw, 1, background=background).tolist() == [[[int(luma), 1, 255]]]
+
+
+def test_the_background_changes_nothing_behind_opaque_pixels() -> None:
+    for form in SAVED:
+        raw = encode(COLOUR, form)
+        assert np.array_equal(decode(raw, 3, background=ORANGE), decode(raw, 3)), form
+    opaque = np.dstack([COLOUR, np.full_like(GREY, 255)])
+    assert np.array_equal(decode(encode(opaque, "PNG"), 3, background=ORANGE), channels_first(COLOUR))
+
+
+def test_names_of_backgrounds() -> None:
+    named = {name: background_rgb(name) for name in ("white", "black", "grey", "#ff8000", "#FF8000")}
+    assert named == {
+        "white": (255, 255, 255),
+        "black": (0, 0, 0),
+        "grey": (128, 128, 128),
+        "#ff8000": ORANGE,
+        "#FF8000": ORANGE,
+    }
+    for wrong in ("", "#", "#ff80", "#ff80001", "#gg0000", "#ff  00", "ff8000", "White", "red"):
+        with pytest.raises(ConfigError, match=r"expected white, black, grey or #rrggbb, found"):
+            background_rgb(wrong)
+
+
 # --- arrays --------------------------------------------------------------------------------------------------------
 
 
@@ -288,11 +377,38 @@ def test_hash_depends_on_pixels_and_shape_alone() -> None:
 
 
 def test_hash_is_the_documented_one() -> None:
-    import hashlib
+    array = np.arange(18, dtype=np.uint8).reshape(3, 2, 3)
+    by_pixel = bytes(int(array[channel, y, x]) for y in range(2) for x in range(3) for channel in range(3))
+    assert pixel_hash(array) == xxhash.xxh3_128(by_pixel, seed=(3 << 48) ^ (2 << 24) ^ 3).hexdigest()
+    assert re.fullmatch("[0-9a-f]{32}", pixel_hash(array))
 
-    array = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
-    assert pixel_hash(array) == hashlib.blake2b(b"(1, 2, 3)" + bytes(range(6)), digest_size=16).hexdigest()
-    assert pixel_hash(np.asfortranarray(array)) == pixel_hash(array)
+
+@given(st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 9), st.permutations([0, 1, 2]), st.integers(0, 99))
+def test_hash_does_not_depend_on_how_pixels_lie_in_memory(
+    channels: int, height: int, width: int, order: list[int], seed: int
+) -> None:
+    array = np.random.default_rng(seed).integers(0, 256, (channels, height, width), dtype=np.uint8)
+    expected = pixel_hash(array)
+    back = tuple(int(place) for place in np.argsort(order))
+    assert pixel_hash(np.ascontiguousarray(array.transpose(order)).transpose(back)) == expected
+    assert pixel_hash(np.repeat(array, 2, axis=2)[:, :, ::2]) == expected
+    assert pixel_hash(array[:, ::-1].copy()[:, ::-1]) == expected
+
+
+def test_hash_tells_grey_from_the_same_grey_three_times_and_every_shape() -> None:
+    shapes = [(channels, 12 // width, width) for channels in (1, 3) for width in (1, 2, 3, 4, 6, 12)]
+    assert len({pixel_hash(np.zeros(shape, np.uint8)) for shape in shapes}) == len(shapes)
+
+
+def test_content_hash_is_of_the_bytes() -> None:
+    raw = encode(COLOUR, "PNG")
+    assert content_hash(raw) == xxhash.xxh3_128(raw).hexdigest()
+    assert content_hash(raw) != content_hash(encode(COLOUR, "PNG", compress_level=0))
+    assert content_hash(COLOUR) == ""
+    for position in range(0, len(raw), 37):
+        flipped = bytearray(raw)
+        flipped[position] ^= 1
+        assert content_hash(bytes(flipped)) != content_hash(raw)
 
 
 # --- what cannot be read -------------------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
-"""Batches: the same bits from memory and from any number of worker processes, each image once an epoch."""
+"""Batches: the same bits from memory, from the cache and from any number of processes, each image once an epoch."""
 
 from __future__ import annotations
 
 import os
 import pickle
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from hypothesis import strategies as st
 from tellapart import hardware
 from tellapart.config import AugmentConfig
 from tellapart.data.augment import AUGMENTATIONS, Augment
-from tellapart.data.loader import Batch, MemoryLoader, WorkerLoader, epoch_batches, num_epoch_batches
+from tellapart.data.cache import ImageCache
+from tellapart.data.loader import Batch, MemoryLoader, Order, WorkerLoader, num_epoch_batches, take
 from tellapart.data.preprocess import Preprocess
+from tellapart.data.reading import ReducedImages
 from tellapart.data.scan import scan
 from tellapart.data.sources import FolderSource, Source
 from tellapart.errors import DataError, RunError
@@ -58,21 +61,26 @@ def from_memory(
 ) -> MemoryLoader:
     targets = torch.from_numpy(source.targets)
     return MemoryLoader(
-        images, targets, rows, batch_size=batch_size, augment=augmentation(*names, seed=seed), seed=seed
+        images, targets, rows, batch_size=batch_size, augment=augmentation(*names, seed=seed), order=Order(seed)
     )
 
 
 def from_workers(
-    source: Source, *names: str, workers: int, batch_size: int = 4, rows: np.ndarray = ROWS, timeout_s: float = 60.0
+    source: Source | ReducedImages,
+    *names: str,
+    workers: int,
+    batch_size: int = 4,
+    rows: np.ndarray = ROWS,
+    timeout_s: float = 60.0,
 ) -> WorkerLoader:
+    images = source if isinstance(source, ReducedImages) else ReducedImages(source, BLANK)
     return WorkerLoader(
-        source,
-        torch.from_numpy(source.targets),
+        images,
+        torch.from_numpy(images.source.targets),
         rows,
-        preprocess=BLANK,
         batch_size=batch_size,
         augment=augmentation(*names),
-        seed=0,
+        order=Order(0),
         device=CPU,
         num_workers=workers,
         timeout_s=timeout_s,
@@ -95,7 +103,7 @@ def assert_same(found: Iterator[Batch], expected: Iterator[Batch]) -> int:
 
 @given(st.integers(1, 200), st.integers(1, 60), st.integers(0, 3))
 def test_every_image_comes_once_an_epoch(num_images: int, batch_size: int, epoch: int) -> None:
-    batches = epoch_batches(num_images, batch_size, 0, epoch)
+    batches = Order(0).batches(num_images, batch_size, epoch)
     assert sorted(torch.cat(batches).tolist()) == list(range(num_images))
     assert len(batches) == num_epoch_batches(num_images, batch_size)
     *full, last = [len(batch) for batch in batches]
@@ -118,16 +126,42 @@ def test_every_image_comes_once_an_epoch(num_images: int, batch_size: int, epoch
     ],
 )
 def test_sizes_of_batches(num_images: int, batch_size: int, expected: list[int]) -> None:
-    assert [len(batch) for batch in epoch_batches(num_images, batch_size, 0, 0)] == expected
+    assert [len(batch) for batch in Order(0).batches(num_images, batch_size, 0)] == expected
 
 
 def test_order_is_a_function_of_seed_and_epoch_alone() -> None:
     orders = [
-        torch.cat(epoch_batches(40, size, seed, epoch)) for seed in (0, 1) for epoch in (0, 1) for size in (7, 40)
+        torch.cat(Order(seed).batches(40, size, epoch)) for seed in (0, 1) for epoch in (0, 1) for size in (7, 40)
     ]
     for first, second in zip(orders[::2], orders[1::2], strict=True):
         assert torch.equal(first, second), "the size of a batch changed the order"
     assert len({tuple(order.tolist()) for order in orders}) == 4
+
+
+@pytest.mark.parametrize("window", [0, 2, 100])
+def test_shards_are_read_in_a_row_by_every_loader(source: Source, images: torch.Tensor, window: int) -> None:
+    order, targets, augment = (
+        Order(3, blocks=ROWS // 5, window=window),
+        torch.from_numpy(source.targets),
+        augmentation(),
+    )
+    memory = MemoryLoader(images, targets, ROWS, batch_size=2, augment=augment, order=order)
+    worker = WorkerLoader(
+        ReducedImages(source, BLANK),
+        targets,
+        ROWS,
+        batch_size=2,
+        augment=augment,
+        order=order,
+        device=CPU,
+        num_workers=1,
+    )
+    whole = list(memory.epoch(1))
+    assert assert_same(worker.epoch(1, start=1), iter(whole[1:])) == 3
+    seen = torch.cat([batch.indices for batch in whole]).numpy()
+    assert sorted(seen.tolist()) == ROWS.tolist()
+    if window == 0:
+        assert np.count_nonzero(np.diff(seen // 5)) == 2, "three shards, one after another"
 
 
 # --- both loaders ----------------------------------------------------------------------------------------------------
@@ -155,9 +189,10 @@ def test_large_images_give_the_same_bits(tmp_path: Path, write_images: Callable[
     stored = scan(source, preprocess, keep=True).images
     assert stored is not None
     targets = torch.from_numpy(source.targets)
-    memory = MemoryLoader(stored, targets, rows, batch_size=2, augment=augment, seed=0)
+    memory = MemoryLoader(stored, targets, rows, batch_size=2, augment=augment, order=Order(0))
+    reduced = ReducedImages(source, preprocess)
     worker = WorkerLoader(
-        source, targets, rows, preprocess=preprocess, batch_size=2, augment=augment, seed=0, device=CPU, num_workers=1
+        reduced, targets, rows, batch_size=2, augment=augment, order=Order(0), device=CPU, num_workers=1
     )
     assert_same(worker.epoch(0), memory.epoch(0))
 
@@ -224,9 +259,10 @@ def test_epochs_and_seeds_differ(source: Source, images: torch.Tensor) -> None:
 @pytest.mark.parametrize("targets", [torch.eye(14)[:, :3], torch.linspace(-1, 1, 14)[:, None]], ids=["many", "number"])
 def test_float_targets(source: Source, images: torch.Tensor, targets: torch.Tensor) -> None:
     augment = augmentation("flip")
-    memory = MemoryLoader(images, targets, ROWS, batch_size=4, augment=augment, seed=0)
+    memory = MemoryLoader(images, targets, ROWS, batch_size=4, augment=augment, order=Order(0))
+    reduced = ReducedImages(source, BLANK)
     worker = WorkerLoader(
-        source, targets, ROWS, preprocess=BLANK, batch_size=4, augment=augment, seed=0, device=CPU, num_workers=1
+        reduced, targets, ROWS, batch_size=4, augment=augment, order=Order(0), device=CPU, num_workers=1
     )
     assert_same(worker.epoch(0), memory.epoch(0))
     for batch in memory.epoch(0):
@@ -248,10 +284,11 @@ def test_the_global_generator_is_left_alone(source: Source, images: torch.Tensor
 
 def test_what_a_worker_gets_survives_pickling(source: Source, images: torch.Tensor) -> None:
     # macOS starts processes without forking, and so does Python 3.14 everywhere.
-    reader = pickle.loads(pickle.dumps(from_workers(source, "flip-crop", "rotation", workers=1).dataset))
-    positions = epoch_batches(len(ROWS), 4, 0, 2)[0]
-    found = Batch(*reader.batch(positions.numpy(), 2))
-    assert_same(iter([found]), iter([next(from_memory(source, images, "flip-crop", "rotation").epoch(2))]))
+    reduced = pickle.loads(pickle.dumps(ReducedImages(source, BLANK)))
+    assert_same(
+        from_workers(reduced, "flip-crop", "rotation", workers=0).epoch(2),
+        from_memory(source, images, "flip-crop", "rotation").epoch(2),
+    )
 
 
 def test_minus_one_worker_is_one_a_core(source: Source) -> None:
@@ -273,11 +310,130 @@ def test_an_epoch_that_is_left_early_stops_its_workers(source: Source) -> None:
 def test_a_gpu_gets_the_same_bits(source: Source, images: torch.Tensor) -> None:
     cuda, targets = torch.device("cuda"), torch.from_numpy(source.targets)
     augment = augmentation("flip-crop")
-    memory = MemoryLoader(images.to(cuda), targets.to(cuda), ROWS, batch_size=4, augment=augment, seed=0)
-    worker = WorkerLoader(
-        source, targets, ROWS, preprocess=BLANK, batch_size=4, augment=augment, seed=0, device=cuda, num_workers=1
-    )
-    assert_same(worker.epoch(0), memory.epoch(0))
+    memory = MemoryLoader(images.to(cuda), targets.to(cuda), ROWS, batch_size=4, augment=augment, order=Order(0))
+    for workers in (0, 1):
+        reduced = ReducedImages(source, BLANK)
+        worker = WorkerLoader(
+            reduced, targets, ROWS, batch_size=4, augment=augment, order=Order(0), device=cuda, num_workers=workers
+        )
+        assert_same(worker.epoch(0), memory.epoch(0))
+
+
+# --- from the cache --------------------------------------------------------------------------------------------------
+
+
+class Unread(Source):
+    """The same samples, of which none may be read again."""
+
+    def __init__(self, like: Source) -> None:
+        super().__init__("unread", classes=like.classes, paths=like.paths, targets=like.targets)
+
+    def read(self, index: int) -> bytes:
+        raise AssertionError(f"image {index} was read although it is in the cache")
+
+
+def cached(source: Source, folder: Path, *, left_out: Sequence[int] = ()) -> ReducedImages:
+    """Return a source's images with all but some in a new cache."""
+    cache = ImageCache(folder, "test", (STORED, STORED, 3), 10**9)
+    places = cache.find(scan(source, BLANK, keep=False, cache=cache).content_hashes)
+    assert (places >= 0).all()
+    places[list(left_out)] = -1
+    return ReducedImages(source, BLANK, cache, places)
+
+
+@pytest.mark.parametrize("workers", [-1, 0, 1, 3])
+@pytest.mark.parametrize("left_out", [(), (2,), tuple(range(14))], ids=["all", "all but one", "none"])
+def test_the_cache_gives_the_bits_that_memory_gives(
+    source: Source, images: torch.Tensor, tmp_path: Path, workers: int, left_out: tuple[int, ...]
+) -> None:
+    loader = from_workers(cached(source, tmp_path, left_out=left_out), "flip-crop", workers=workers, batch_size=2)
+    assert loader.reads_ahead == (workers < 0 and not left_out)
+    expected = list(from_memory(source, images, "flip-crop", batch_size=2).epoch(3))
+    for start in (0, 1, 3, 4):
+        assert assert_same(loader.epoch(3, start=start), iter(expected[start:])) == max(0, 4 - start)
+
+
+@pytest.mark.parametrize("workers", [-1, 0, 2])
+def test_what_is_in_the_cache_is_not_read_again(
+    source: Source, images: torch.Tensor, tmp_path: Path, workers: int
+) -> None:
+    known = cached(source, tmp_path)
+    reduced = ReducedImages(Unread(source), BLANK, known.cache, known.places)
+    loader = from_workers(reduced, "rotation", workers=workers)
+    assert_same(loader.epoch(0), from_memory(source, images, "rotation").epoch(0))
+
+
+def test_only_the_rows_that_are_trained_on_have_to_be_cached(source: Source, tmp_path: Path) -> None:
+    not_trained_on = tuple(set(range(14)) - set(ROWS.tolist()))
+    loader = from_workers(cached(source, tmp_path, left_out=not_trained_on), workers=-1)
+    assert loader.reads_ahead
+    assert loader.num_workers == 0
+    assert not from_workers(cached(source, tmp_path / "2", left_out=[int(ROWS[4])]), workers=-1).reads_ahead
+
+
+@pytest.mark.parametrize("workers", [-1, 0, 1])
+def test_a_slab_that_goes_during_an_epoch_is_decoded_instead(
+    source: Source, images: torch.Tensor, tmp_path: Path, workers: int
+) -> None:
+    reduced = cached(source, tmp_path)
+    assert reduced.cache is not None
+    expected = from_memory(source, images, "flip", batch_size=1).epoch(0)
+    batches = from_workers(reduced, "flip", workers=workers, batch_size=1).epoch(0)
+    found = [next(batches)]
+    for slab in tmp_path.rglob("*.slab"):
+        slab.unlink()
+    found += batches
+    assert assert_same(iter(found), expected) == len(ROWS)
+    # A later run's process, which has the slab not open any more, finds it gone.
+    again = pickle.loads(pickle.dumps(reduced))
+    assert not again.cache.read(0, np.empty((STORED, STORED, 3), np.uint8))
+    assert_same(from_workers(again, "flip", workers=workers).epoch(0), from_memory(source, images, "flip").epoch(0))
+
+
+def test_reading_ahead_is_bounded_and_ends_with_the_epoch(source: Source, tmp_path: Path) -> None:
+    reduced = cached(source, tmp_path)
+    seen: list[int] = []
+    cache = reduced.cache
+    assert cache is not None
+    read = cache.read
+    cache.read = lambda place, out: seen.append(place) or read(place, out)  # pyright: ignore[reportAttributeAccessIssue]
+    batches = from_workers(reduced, workers=-1, batch_size=1).epoch(0)
+    next(batches)
+    time.sleep(0.05)
+    assert len(seen) <= 4
+    batches.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]
+
+
+def test_an_image_lost_from_cache_and_disk_is_named(tmp_path: Path, write_images: Callable[..., Path]) -> None:
+    source = FolderSource(write_images(tmp_path / "images", {"a": 5, "b": 5}))
+    reduced = cached(source, tmp_path / "cache")
+    for slab in (tmp_path / "cache").rglob("*.slab"):
+        slab.write_bytes(bytes(slab.stat().st_size))
+    (tmp_path / "images" / "b" / "002.png").unlink()
+    loader = from_workers(reduced, workers=-1, rows=np.arange(10))
+    assert loader.reads_ahead
+    with pytest.raises(DataError, match=r"^b/002\.png: could be read before training and cannot any more: "):
+        list(loader.epoch(0))
+
+
+# --- in memory -------------------------------------------------------------------------------------------------------
+
+
+def test_batches_from_memory_lie_channels_last(source: Source, images: torch.Tensor, tmp_path: Path) -> None:
+    loaders = [from_memory(source, images), from_workers(source, workers=0), from_workers(source, workers=1)]
+    loaders.append(from_workers(cached(source, tmp_path), workers=-1))
+    for loader in loaders:
+        for batch in loader.epoch(0):
+            assert batch.images.permute(0, 2, 3, 1)[:, :, :, 0].stride()[-1] == 3
+
+
+@given(st.lists(st.integers(0, 5), max_size=9), st.sampled_from([1, 3]), st.booleans())
+def test_take_is_indexing(rows: list[int], channels: int, is_channels_last: bool) -> None:
+    images = torch.arange(6 * channels * 4 * 4, dtype=torch.int32).reshape(6, channels, 4, 4)
+    images = images.contiguous(memory_format=torch.channels_last) if is_channels_last else images
+    chosen = torch.tensor(rows, dtype=torch.int64)
+    assert torch.equal(take(images, chosen), images[chosen])
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------------

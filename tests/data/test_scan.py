@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from tellapart import hardware
-from tellapart.data.decode import decode, pixel_hash
+from tellapart.data.decode import content_hash, decode, pixel_hash
 from tellapart.data.preprocess import Preprocess
-from tellapart.data.scan import fits_in_memory, map_ahead, read_image, read_images, scan, typical_size_px
+from tellapart.data.reading import read_rows
+from tellapart.data.scan import fits_in_memory, map_ahead, read_chunks, scan, typical_size_px
 from tellapart.data.sources import ArraySource, FolderSource, Source
 from tellapart.data.unreadable import ImageError
 
@@ -39,6 +40,10 @@ class Listed(Source):
         return image
 
 
+def chunk_rows(source: Source, rows: Sequence[int], preprocess: Preprocess = BLANK) -> list[list[int]]:
+    return [found.rows.tolist() for found in read_chunks(source, np.array(rows, dtype=np.int64), preprocess)]
+
+
 def noise(count: int, height: int = 8, width: int = 8) -> list[np.ndarray]:
     return list(np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8))
 
@@ -54,6 +59,7 @@ def test_every_image_is_hashed_and_reduced_in_order(image_folder: Path) -> None:
     for row in range(len(source)):
         pixels = decode(source.read(row), 3)
         assert found.pixel_hashes[row] == pixel_hash(pixels)
+        assert found.content_hashes[row] == content_hash(source.read(row))
         assert torch.equal(found.images[row], BLANK.reduce(torch.from_numpy(pixels)))
     assert len(set(found.pixel_hashes)) == len(source) == 12
 
@@ -64,6 +70,7 @@ def test_keeping_or_not_finds_the_same_twice(image_folder: Path) -> None:
     assert not_kept.images is None
     for other in (not_kept, again):
         assert other.pixel_hashes == kept.pixel_hashes
+        assert other.content_hashes == kept.content_hashes
         assert np.array_equal(other.channel_sums, kept.channel_sums)
         assert np.array_equal(other.channel_square_sums, kept.channel_square_sums)
 
@@ -80,8 +87,11 @@ def test_order_is_stable_where_images_take_unequal_time(monkeypatch: pytest.Monk
     found = scan(Slow(images), BLANK, keep=True)
     assert found.images is not None
     assert torch.equal(found.images, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
-    readings = list(read_images(Slow(images), [31, 7, 7, 0], BLANK))
-    assert [reading.index for reading in readings] == [31, 7, 7, 0]
+    wanted = [31, 7, 7, 0, *range(40)]
+    readings = list(read_chunks(Slow(images), np.array(wanted), BLANK))
+    assert [row for reading in readings for row in reading.rows] == wanted
+    pixels = np.concatenate([reading.pixels for reading in readings])
+    assert np.array_equal(pixels, np.stack([images[row] for row in wanted]))
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 16])
@@ -137,6 +147,8 @@ def test_unreadable_images_are_named_and_nothing_takes_their_place(make_folder: 
             "bee/003.png": "the file cannot be opened (No such file or directory)",
         }
         assert [bool(text) for text in found.pixel_hashes] == [row not in found.errors for row in range(8)]
+        # What can be opened has a content hash, readable or not: it tells whether the file changed since.
+        assert [bool(text) for text in found.content_hashes] == [path != "bee/003.png" for path in source.paths]
         for row in found.errors:
             assert not found.channel_sums[row].any()
             assert found.images is None or not found.images[row].any()
@@ -146,7 +158,10 @@ def test_a_read_error_of_the_system_is_one_image() -> None:
     source = Listed([*noise(2), OSError(5, "Input/output error"), ImageError("gone")])
     found = scan(source, BLANK, keep=False)
     assert found.errors == {2: "[Errno 5] Input/output error", 3: "gone"}
-    assert read_image(source, 3, BLANK).image is None
+    read = read_rows(source, np.array([3, 1]), BLANK)
+    assert read.errors == {0: "gone"}
+    assert not read.images[0].any()
+    assert read.images[1].any()
 
 
 def test_our_own_mistakes_are_not_taken_for_bad_images() -> None:
@@ -188,6 +203,22 @@ def test_normalised_images_have_mean_0_and_std_1(image_folder: Path) -> None:
     inputs = Preprocess(8, *found.mean_std(np.arange(12))).normalize(found.images).double()
     assert inputs.mean((0, 2, 3)).tolist() == pytest.approx([0.0] * 3, abs=1e-5)
     assert inputs.std((0, 2, 3), correction=0).tolist() == pytest.approx([1.0] * 3, abs=1e-5)
+
+
+def test_sums_are_whole_numbers_and_exact(image_folder: Path) -> None:
+    found = scan(FolderSource(image_folder), BLANK, keep=True)
+    assert found.images is not None
+    pixels = found.images.numpy().astype(np.int64)
+    assert found.channel_sums.dtype == found.channel_square_sums.dtype == np.int64
+    assert np.array_equal(found.channel_sums, pixels.sum((2, 3)))
+    assert np.array_equal(found.channel_square_sums, (pixels**2).sum((2, 3)))
+    assert found.pixels_per_image == 64
+
+
+def test_kept_images_lie_channels_last(image_folder: Path) -> None:
+    images = scan(FolderSource(image_folder), BLANK, keep=True).images
+    assert images is not None
+    assert images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_grey_sources_have_one_channel() -> None:
@@ -239,11 +270,11 @@ def test_reading_ahead_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "num_cpus", lambda: 2)
     started: list[int] = []
 
-    def work(item: Sequence[int]) -> int:
-        started.append(item[0])
-        return item[0]
+    def work(item: np.ndarray) -> int:
+        started.append(int(item[0]))
+        return int(item[0])
 
-    results = map_ahead(work, [[number] for number in range(100)])
+    results = map_ahead(work, [np.array([number]) for number in range(100)])
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     time.sleep(0.05)
     assert len(started) <= 3 + 2 * 2 + 1
@@ -253,14 +284,14 @@ def test_reading_ahead_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_error_or_an_early_end_leaves_no_threads_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "num_cpus", lambda: 2)
 
-    def work(item: Sequence[int]) -> int:
+    def work(item: np.ndarray) -> int:
         if item[0] == 5:
             raise ZeroDivisionError
-        return item[0]
+        return int(item[0])
 
     with pytest.raises(ZeroDivisionError):
-        list(map_ahead(work, [[number] for number in range(100)]))
-    early = map_ahead(work, [[number] for number in range(4)])
+        list(map_ahead(work, [np.array([number]) for number in range(100)]))
+    early = map_ahead(work, [np.array([number]) for number in range(4)])
     next(early)
     early.close()  # pyright: ignore[reportAttributeAccessIssue]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
@@ -269,5 +300,20 @@ def test_an_error_or_an_early_end_leaves_no_threads_behind(monkeypatch: pytest.M
 def test_chunks_cover_all_rows_once() -> None:
     for count in (1, 7, 63, 64, 65, 1000):
         source = Listed([np.full((1, 1, 3), 7, np.uint8)] * count)
-        assert [reading.index for reading in read_images(source, range(count), BLANK)] == list(range(count))
-    assert list(read_images(Listed([]), [], BLANK)) == []
+        chunks = chunk_rows(source, range(count))
+        assert [row for chunk in chunks for row in chunk] == list(range(count))
+        assert all(1 <= len(chunk) <= 64 for chunk in chunks)
+    assert chunk_rows(Listed([]), []) == []
+
+
+def test_chunks_of_large_images_are_small() -> None:
+    source, large = Listed([np.zeros((4, 4, 3), np.uint8)] * 40), Preprocess(512, [0.0] * 3, [1.0] * 3)
+    assert {len(chunk) for chunk in chunk_rows(source, range(40), large)} == {1}
+
+
+def test_nothing_to_read() -> None:
+    found = scan(Listed([]), BLANK, keep=True)
+    assert found.images is not None
+    assert found.images.shape == (0, 3, 8, 8)
+    assert (found.pixel_hashes, found.content_hashes, found.errors) == ([], [], {})
+    assert read_rows(Listed([b"x"]), np.array([], dtype=np.int64), BLANK).images.shape == (0, 3, 8, 8)

@@ -55,6 +55,9 @@ def test_a_folder_a_class(tmp_path: Path) -> None:
         ("Training", "Validation", "TESTING"),
         ("training_set", "valid", "test-set"),
         ("train", "dev", "test"),
+        ("train", "evaluation", "test"),
+        ("train", "val", "eval"),
+        ("TrainSet", "valid", "Evaluation"),
     ],
 )
 def test_parts_are_told_by_their_names(tmp_path: Path, train: str, val: str, test: str) -> None:
@@ -73,6 +76,43 @@ def test_a_class_that_is_missing_from_a_part_shifts_nothing(tmp_path: Path) -> N
     assert dict(zip(source.paths, source.targets.tolist(), strict=True)) == {
         "train/a/1.jpg": 0, "train/c/1.jpg": 2, "val/b/1.jpg": 1, "val/c/1.jpg": 2,
     }  # fmt: skip
+
+
+def test_train_and_test_alone(tmp_path: Path) -> None:
+    source = FolderSource(
+        grow(tmp_path / "a", *(f"{part}/{label}/1.jpg" for part in ("train", "test") for label in "xy"))
+    )
+    assert source.parts == ["test", "test", "train", "train"]
+    source = FolderSource(
+        grow(tmp_path / "b", *(f"{part}/{label}/1.jpg" for part in ("train", "eval") for label in "xy"))
+    )
+    assert source.parts == ["val", "val", "train", "train"]
+
+
+@pytest.mark.parametrize("inner", ["", "train/"])
+@pytest.mark.parametrize("wrapping", ["photos/", "photos/photos/", "Meine Fotos (1)/größe/"])
+def test_a_folder_that_only_wraps_another_is_entered(tmp_path: Path, wrapping: str, inner: str) -> None:
+    source = FolderSource(grow(tmp_path, f"{wrapping}{inner}cat/1.jpg", f"{wrapping}{inner}dog/2/3.jpg", "readme.txt"))
+    assert source.classes == ("cat", "dog")
+    assert source.paths == [f"{wrapping}{inner}cat/1.jpg", f"{wrapping}{inner}dog/2/3.jpg"]
+    assert source.parts == ["train" if inner else ""] * 2
+    assert source.read(1) == b""
+    assert source.notes[0] == f"the images were looked for in {wrapping}, the only folder that is there."
+
+
+def test_loose_images_beside_the_only_folder_are_noted(tmp_path: Path) -> None:
+    source = FolderSource(grow(tmp_path, "preview.jpg", "photos/cat/1.jpg", "photos/dog/2.jpg"))
+    assert source.classes == ("cat", "dog")
+    assert source.notes[1:] == ["left out 1 image outside of it: preview.jpg."]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [["cat/old/1.jpg", "cat/new/2.jpg", "dog/"], ["train/cat/1.jpg"], ["cat/1.jpg", "cat/old/2.jpg", "cat/new/3.jpg"]],
+)
+def test_a_folder_is_not_entered_where_it_may_be_a_class_or_a_part(tmp_path: Path, files: list[str]) -> None:
+    with pytest.raises(DataError, match="found one: 'cat'"):
+        FolderSource(grow(tmp_path, *files))
 
 
 def test_train_alone_is_a_part(tmp_path: Path) -> None:
@@ -349,7 +389,7 @@ def test_walk_lists_everything_once(tmp_path: Path) -> None:
 
 def test_the_words_for_parts() -> None:
     assert [part_of(name) for name in ("TRAIN", "val_set", "Test Set", "eval", "trains", "", "set", "contest")] == [
-        "train", "val", "test", None, None, None, None, None,
+        "train", "val", "test", "val", None, None, None, None,
     ]  # fmt: skip
 
 

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from tellapart.data.decode import decode
-from tellapart.data.sources.parquet import ParquetSource
+from tellapart.data.sources import ColumnNames, open_source
 from tellapart.data.sources.shards import holds_shards, part_of_shard
+from tellapart.data.sources.tables.parquet import ParquetSource
+from tellapart.data.unreadable import ImageError
 from tellapart.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -76,7 +78,8 @@ def test_the_hugging_face_layout(tmp_path: Path, options: dict[str, Any]) -> Non
     assert source.paths == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     assert values(source) == [0, 1, 2, 3, 4]
     assert isinstance(source.read(4), bytes)
-    assert source.notes == []
+    assert source.notes == [], "metadata told both columns, so nothing was guessed"
+    assert (source.blocks, source.groups, source.times) == (None, None, None)
 
 
 def test_a_class_without_images_keeps_its_number(tmp_path: Path) -> None:
@@ -147,6 +150,8 @@ def test_of_several_label_columns_the_fine_one_is_taken_and_noted(tmp_path: Path
     assert source.notes == [
         "of the columns coarse_label, fine_label that could hold the labels, 'fine_label' was taken."
     ]
+    coarse = open_source(tmp_path / "a.parquet", columns=ColumnNames(label="coarse_label"))
+    assert (coarse.classes, coarse.notes) == (("c", "d"), [])
 
 
 @pytest.mark.parametrize("metadata", [b"not json", b"[]", b'{"info": null}', b'{"info": {"features": 3}}'])
@@ -156,6 +161,71 @@ def test_metadata_of_another_form_is_passed_over(tmp_path: Path, metadata: bytes
     )
     pq.write_table(table, tmp_path / "a.parquet")
     assert ParquetSource(tmp_path / "a.parquet").classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        [{"_type": "ClassLabel", "names": ["wet", "warm"]}],
+        {"_type": "Sequence", "feature": {"_type": "ClassLabel", "names": ["wet", "warm"]}},
+        {"_type": "List", "feature": {"_type": "ClassLabel", "names": ["wet", "warm"]}},
+    ],
+)
+@pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.large_list(pa.int32())])
+def test_lists_of_numbered_classes_are_multilabel(tmp_path: Path, feature: Any, kind: pa.DataType) -> None:
+    cells = pa.array([[0, 1], [], [1]], kind)
+    source = ParquetSource(
+        write(tmp_path / "a.parquet", cells, features={"image": {"_type": "Image"}, "label": feature})
+    )
+    assert (source.task, source.classes) == ("multilabel", ("wet", "warm"))
+    assert source.targets.tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+def test_lists_of_names_and_of_numbers(tmp_path: Path) -> None:
+    source = ParquetSource(write(tmp_path / "a.parquet", [["b", "a"], ["b"]]))
+    assert (source.task, source.classes, source.targets.tolist()) == ("multilabel", ("a", "b"), [[1, 1], [0, 1]])
+    source = ParquetSource(write(tmp_path / "a.parquet", pa.array([[0.5, 1], [2, 3]], pa.list_(pa.float32(), 2))))
+    assert (source.task, source.targets.tolist()) == ("regression", [[0.5, 1.0], [2.0, 3.0]])
+
+
+def test_lists_are_brought_together_by_name_over_shards(tmp_path: Path) -> None:
+    for number, names in enumerate((["a", "b"], ["b", "c"])):
+        features = {"image": {"_type": "Image"}, "label": [{"_type": "ClassLabel", "names": names}]}
+        write(tmp_path / f"train-{number}.parquet", [[0], [0, 1]], features=features, first=5 * number)
+    source = ParquetSource(tmp_path)
+    assert [source.label_name(row) for row in range(4)] == ["a", "a|b", "b", "b|c"]
+
+
+def test_columns_that_divide(tmp_path: Path) -> None:
+    extra = {"split": ["train", "test", None], "patient_id": [7, 7, None], "day": pa.array([3, 2, 1], pa.date32())}
+    path = write(tmp_path / "a.parquet", [0, 1, 0], names=["a", "b"], extra=extra)
+    source = open_source(path, columns=ColumnNames(time="day"))
+    assert source.parts == ["train", "test", ""]
+    assert source.groups == ["7", "7", ""]
+    assert source.times is not None
+    assert sorted(source.times) == source.times[::-1]
+    assert source.notes[0] == "columns: image 'image', label 'label', split 'split', group 'patient_id', time 'day'."
+    with pytest.raises(DataError, match=r"unknown column 'dya'\. Did you mean 'day'"):
+        open_source(path, columns=ColumnNames(time="dya"))
+
+
+def test_a_row_with_a_path_and_no_bytes_is_read_from_the_file(tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    (tmp_path / "img" / "b.png").write_bytes(png(9))
+    rows = [{"bytes": png(1), "path": "a"}, {"bytes": None, "path": "img/b.png"}, {"bytes": None, "path": "c"}, None]
+    source = ParquetSource(write(tmp_path / "a.parquet", [0, 1, 0, 1], names=["a", "b"], images=pa.array(rows, STRUCT)))
+    assert source.read(1) == png(9)
+    assert "rows without the bytes of an image: 3 of 4." in source.notes
+    with pytest.raises(ImageError, match="the file cannot be opened"):
+        source.read(2)
+    with pytest.raises(ImageError, match="the row holds no image"):
+        source.read(3)
+
+
+def test_where_no_row_has_an_image_it_is_an_error(tmp_path: Path) -> None:
+    rows = pa.array([{"bytes": None, "path": "/far/away/1.png"}, {"bytes": None, "path": None}], STRUCT)
+    with pytest.raises(DataError, match=r"none of its 2 rows holds the bytes of an image.* '/far/away/1.png'"):
+        ParquetSource(write(tmp_path / "a.parquet", [0, 1], names=["a", "b"], images=rows))
 
 
 # --- folders of shards ---------------------------------------------------------------------------------------------
@@ -286,21 +356,14 @@ def test_paths_all_null(tmp_path: Path) -> None:
         ([0, 0], {"names": ["a"]}, "at least two classes"),
         ([0, 0], {}, "at least two classes"),
         (pa.array([], pa.int64()), {}, "expected images, found no rows"),
-        ([[0], [1]], {}, "must hold whole numbers, strings or floats, found list"),
+        ([{"a": 1}, {"a": 2}], {}, "must hold whole numbers, strings, floats or lists of those, found struct"),
+        ([[0], [1, None]], {}, "has a list with a null in it"),
+        ([[0], [5]], {"names": ["a", "b"]}, r"row 1: the label is 5, expected 0 to 1"),
+        (pa.array([2**63, 1], pa.uint64()), {}, "holds numbers that are too large"),
         (["a", "b"], {"names": ["a", "b"]}, "labels with class names must be whole numbers"),
         ([0.5, float("nan")], {}, "target 1 is nan"),
-        (
-            [0, 1],
-            {"images": pa.array([{"bytes": None, "path": "a"}] * 2, STRUCT)},
-            "row 0: 'image' is null; .* a path alone",
-        ),
-        ([0, 1], {"images": pa.array([None, {"bytes": b"x", "path": "a"}], STRUCT)}, "row 0: 'image' is null"),
         ([0, 1], {"images": pa.array(["a.jpg", "b.jpg"])}, "must hold the bytes of image files, found string"),
-        (
-            [0, 1],
-            {"images": pa.array(["a.jpg", "b.jpg"]), "features": {}},
-            "expected a column of images .* image: string",
-        ),
+        ([0, 1], {"images": pa.array([0.5, 1.5]), "features": {}}, "expected a column of images .* image: double"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_file_and_row(
@@ -329,7 +392,7 @@ def test_shards_must_agree_on_columns_and_kinds(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train-1\.parquet: expected the column 'label' .* found image, klass"):
         ParquetSource(tmp_path)
     write(tmp_path / "train-1.parquet", ["a", "b"])
-    with pytest.raises(DataError, match="the column 'label' is int64 in one file and text in another"):
+    with pytest.raises(DataError, match="the labels are int64 in one file and text in another"):
         ParquetSource(tmp_path)
 
 

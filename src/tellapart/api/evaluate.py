@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 import torch
 
 from tellapart.api.load import load
+from tellapart.api.opening import open_data
 from tellapart.api.run import Run
-from tellapart.data.scan import read_images
-from tellapart.data.sources import Source, open_source
+from tellapart.data.scan import read_chunks
+from tellapart.data.sources import Source
 from tellapart.data.splits import SPLITS, Split
 from tellapart.errors import DataError, RunError, unknown_name
 from tellapart.evaluation.metrics import Estimate, evaluate_predictions, metrics_json
@@ -182,7 +184,7 @@ def _open_again(run: Run, data: Any) -> Source:
     settings = run.config.data
     if data is None and settings.source == "<arrays>":
         raise RunError(f"{run.path}: this run was trained on arrays; give them again as `data`.")
-    return open_source(settings.source if data is None else data, data_dir=settings.data_dir, task=settings.task)
+    return open_data(settings.source if data is None else data, settings)
 
 
 def _source_rows(source: Source, split: Split, rows: np.ndarray) -> np.ndarray:
@@ -207,13 +209,12 @@ def _source_rows(source: Source, split: Split, rows: np.ndarray) -> np.ndarray:
 def _read_checked(
     source: Source, source_rows: np.ndarray, split: Split, rows: np.ndarray, classifier: Classifier, advance: Any
 ) -> Iterator[torch.Tensor]:
-    readings = read_images(source, source_rows.tolist(), classifier.module.preprocess)
-    for row, reading in zip(rows, readings, strict=True):
-        if reading.image is None:
-            raise DataError(
-                f"{split.paths[row]}: could be read when the split was made, and cannot now: {reading.error}."
-            )
-        if reading.pixel_hash != split.pixel_hashes[row]:
-            raise DataError(f"{split.paths[row]}: its pixels are not those that it had when the split was made.")
-        advance(1)
-        yield reading.image
+    left = iter(rows)
+    for found in read_chunks(source, source_rows, classifier.module.preprocess):
+        for place, (row, image) in enumerate(zip(islice(left, len(found.rows)), found.images, strict=True)):
+            if reason := found.errors.get(place):
+                raise DataError(f"{split.paths[row]}: could be read when the split was made, and cannot now: {reason}.")
+            if found.pixel_hashes[place] != split.pixel_hashes[row]:
+                raise DataError(f"{split.paths[row]}: its pixels are not those that it had when the split was made.")
+            yield image
+        advance(len(found.rows))

@@ -14,9 +14,8 @@ from tellapart import seeding
 from tellapart.api.reading import ReadData
 from tellapart.config import RunConfig
 from tellapart.data.augment import Augment, Mix
-from tellapart.data.loader import Batch, MemoryLoader, WorkerLoader
-from tellapart.data.scan import read_images
-from tellapart.errors import ConfigError, DataError
+from tellapart.data.loader import Batch, MemoryLoader, Order, WorkerLoader, take
+from tellapart.errors import ConfigError
 from tellapart.evaluation.evaluator import run_model
 from tellapart.evaluation.metrics import quick_metrics
 from tellapart.evaluation.outputs import to_outputs
@@ -99,13 +98,8 @@ class Job:
         """Return reduced images uint8 `(B, C, R, R)` on the device."""
         loader = self.loader.loader
         if isinstance(loader, MemoryLoader):
-            return loader.images[rows]
-        readings = list(read_images(self.data.source, rows.tolist(), self.data.preprocess))
-        for reading in readings:
-            if reading.image is None:
-                path = self.data.split.paths[reading.index]
-                raise DataError(f"{path}: could be read before training and cannot any more: {reading.error}.")
-        return torch.stack([reading.image for reading in readings if reading.image is not None]).to(self.device)
+            return take(loader.images, rows)
+        return self.data.reduced.batch(rows.cpu().numpy()).to(self.device)
 
     def validate(self, state: TrainState) -> dict[str, float]:
         """Return loss and metrics on val, of the averaged weights where there are any."""
@@ -156,18 +150,18 @@ def make_loader(
 ) -> MemoryLoader | WorkerLoader:
     """Return the loader of the training images: from memory where they fit, from worker processes elsewhere."""
     augment = Augment(config.augment, config.preprocess.size_px, config.seed)
-    size = config.train.batch_size
+    size, blocks = config.train.batch_size, data.source.blocks
+    order = Order(config.seed, None if blocks is None else blocks[rows], config.data.shuffle_window)
     if data.images is not None:
         images = data.images.to(device)
-        return MemoryLoader(images, targets, rows, batch_size=size, augment=augment, seed=config.seed)
+        return MemoryLoader(images, targets, rows, batch_size=size, augment=augment, order=order)
     return WorkerLoader(
-        data.source,
+        data.reduced,
         targets.cpu(),
         rows,
-        preprocess=data.preprocess,
         batch_size=size,
         augment=augment,
-        seed=config.seed,
+        order=order,
         device=device,
         num_workers=config.data.num_workers,
         timeout_s=config.data.worker_timeout_s,

@@ -33,4 +33,7 @@ def load(path: str | os.PathLike[str] | Run, *, device: str = "cpu") -> Classifi
         raise RunError(
             f"{folder}: this run has not ended, so it has no bundle yet. Go on with: tellapart train --resume {folder}"
         )
+    elif folds := sorted(folder.glob("fold-*/config.json"), key=lambda file: (len(str(file)), file)):
+        names = ", ".join(str(file.parent) for file in folds)
+        raise RunError(f"{folder}: holds the runs of {len(folds)} folds and no model of its own. Name one: {names}")
     return load_bundle(folder, hardware.choose_device(device))

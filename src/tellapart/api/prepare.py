@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tellapart.api.opening import open_data
 from tellapart.config import RunConfig, get, override
 from tellapart.data.augment import AUGMENTATIONS, MIXES
 from tellapart.data.scan import typical_size_px
-from tellapart.data.sources import SOURCES, Source, open_source
+from tellapart.data.sources import SOURCES, Source
+from tellapart.data.splits import check_division, unread_fractions
 from tellapart.errors import ConfigError, unknown_name
 from tellapart.models import MODELS
 from tellapart.optim import LOSSES, OPTIMIZERS, SCHEDULES, SETTINGS_USED
@@ -68,12 +70,13 @@ def prepare(data: Any, recipe: str, changes: Mapping[str, Any]) -> Prepared:
         raise ConfigError(problems + error.problems) from None
     if problems:
         raise ConfigError(problems)
-    source = open_source(data, data_dir=asked.data.data_dir, task=asked.data.task)
+    source = open_data(data, asked.data)
     base = RECIPES[recipe](summarize(source))
     config = override(base, {**_consequences(base, changes), **changes}, NAMES)
     unused = without_effect(config, changes, source)
     if unused:
         raise ConfigError(unused)
+    check_division(source, config.data)
     return Prepared(source, _resolve(config, data, source))
 
 
@@ -111,6 +114,8 @@ _READ_BY = {
     "augment.jitter": ("augment.transforms", {"color-jitter"}),
     "augment.min_scale": ("augment.transforms", {"random-resized-crop"}),
     "augment.erasing_prob": ("augment.transforms", {"random-erasing"}),
+    "augment.num_ops": ("augment.transforms", {"randaugment"}),
+    "augment.magnitude": ("augment.transforms", {"randaugment"}),
     "augment.mixup_alpha": ("augment.transforms", {"mixup"}),
     "augment.cutmix_alpha": ("augment.transforms", {"cutmix"}),
     "data.data_dir": ("data.source", set(SOURCES)),
@@ -136,9 +141,7 @@ def without_effect(config: RunConfig, changes: Mapping[str, Any], source: Source
             if not values & readers:
                 shown = ", ".join(sorted(values)) or "none"
                 problems.append(f"{name}: has no effect with {by} {shown}; only with {', '.join(sorted(readers))}")
-    for part in ("val", "test"):
-        if f"data.{part}_fraction" in changes and part in source.parts:
-            problems.append(f"data.{part}_fraction: has no effect, because {source.name} has a {part} part of its own")
+    problems += unread_fractions(source, config.data, changes)
     if config.data.in_memory == "yes" and {"data.num_workers", "data.worker_timeout_s"} & set(changes):
         problems.append("data.num_workers, data.worker_timeout_s: have no effect with data.in_memory yes")
     return problems
@@ -174,7 +177,14 @@ def storable_name(data: Any) -> str:
 
 
 # What a resumed run may do otherwise: where images are read and how often it saves changes no bit.
-_SAME_BITS = {"data.in_memory", "data.num_workers", "data.worker_timeout_s", "train.checkpoint_interval_s"}
+_SAME_BITS = {
+    "data.in_memory",
+    "data.cache_dir",
+    "data.cache_gib",
+    "data.num_workers",
+    "data.worker_timeout_s",
+    "train.checkpoint_interval_s",
+}
 
 
 def same_bits(name: str) -> bool:

@@ -1,34 +1,43 @@
-"""Read all images of a source once, say what is wrong with them, and divide them."""
+"""Read all images of a source once, divide them, and say what is wrong with them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from tellapart.config import RunConfig
+from tellapart.auditing.findings import Finding, printable
+from tellapart.auditing.quick import line, quick_findings, stopping
+from tellapart.config import DataConfig, RunConfig
+from tellapart.data.cache import ImageCache, image_caches
 from tellapart.data.preprocess import Preprocess
+from tellapart.data.reading import ReducedImages
 from tellapart.data.scan import Scan, fits_in_memory, scan
 from tellapart.data.sources import Source
-from tellapart.data.splits import Split, leaked_rows, make_split
+from tellapart.data.splits import Split, make_split
 from tellapart.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from tellapart.errors import ConfigError, DataError, RunError
 from tellapart.models import pretrained_normalization
 from tellapart.training.progress import Progress
 
-_NUM_SHOWN = 10
+_NUM_SHOWN, _NUM_NAMED = 10, 100
 
 
 @dataclass(frozen=True)
 class ReadData:
-    """A source, read and divided; `images` are the reduced pixels where they fit in memory."""
+    """A source, read and divided.
+
+    `images` are the reduced pixels where they fit in memory, else `reduced` reads them; `errors` has the reason of each
+    path that cannot be read.
+    """
 
     source: Source
     split: Split
     preprocess: Preprocess
     images: torch.Tensor | None
+    reduced: ReducedImages
+    errors: dict[str, str]
 
 
 def read_data(
@@ -46,22 +55,53 @@ def read_data(
         [1.0] * source.num_channels,
         resize_px=config.preprocess.resize_px,
         fit=config.preprocess.fit,
+        background=config.preprocess.background,
     )
     keep = _keep_in_memory(config, len(source), blank, device)
     for note in source.notes:
-        progress.say(note)
+        progress.say(printable(note))
     if not len(source):
         raise DataError(f"{source.name}: expected images, found none.")
+    if keep and (config.data.num_workers, config.data.worker_timeout_s) != (-1, DataConfig().worker_timeout_s):
+        progress.say("note: the images fit in memory, so data.num_workers and data.worker_timeout_s have no effect.")
+    cache = open_cache(source, config, blank)
     with progress.task("reading images", len(source)) as advance:
-        found = scan(source, blank, keep=keep, advance=advance)
-    _report_unreadable(source, found, config, progress)
+        found = scan(source, blank, keep=keep, cache=cache, advance=advance)
+    if len(found.errors) == len(source):
+        listed = "\n".join(f"  {source.paths[row]}: {found.errors[row]}" for row in sorted(found.errors)[:_NUM_SHOWN])
+        raise DataError(f"{source.name}: none of the {len(source):,} images can be read:\n{listed}")
     if stored is not None:
         _check_unchanged(source, found, stored)
-    split = stored or make_split(source, found.pixel_hashes, config.data, config.seed)
-    _report_division(source, split, progress)
+    split = stored or make_split(
+        source,
+        found.pixel_hashes,
+        config.data,
+        config.seed,
+        content_hashes=found.content_hashes,
+        say=progress.say,
+    )
+    _report(source, split, found, config, progress, may_stop=stored is None)
     mean, std = _mean_std(config, source, found, split)
-    preprocess = Preprocess(blank.size_px, mean, std, resize_px=blank.resize_px, fit=blank.fit)
-    return ReadData(source, split, preprocess, found.images)
+    preprocess = Preprocess(
+        blank.size_px, mean, std, resize_px=blank.resize_px, fit=blank.fit, background=blank.background
+    )
+    places = None if cache is None else cache.find(found.content_hashes)
+    reduced = ReducedImages(source, preprocess, cache, places)
+    errors = {source.paths[row]: reason for row, reason in found.errors.items()}
+    return ReadData(source, split, preprocess, found.images, reduced, errors)
+
+
+def open_cache(source: Source, config: RunConfig, preprocess: Preprocess) -> ImageCache | None:
+    """Return what keeps decoded images between runs, or None where nothing is to be decoded or kept."""
+    if source.images is not None or not config.data.cache_gib:
+        return None
+    side, channels, background = preprocess.resize_px, preprocess.num_channels, preprocess.background.strip("#")
+    return ImageCache(
+        image_caches(config.data.cache_dir),
+        f"{side}px-{channels}-{preprocess.fit}-{background}",
+        (side, side, channels),
+        int(config.data.cache_gib * 2**30),
+    )
 
 
 def _keep_in_memory(config: RunConfig, num_images: int, preprocess: Preprocess, device: torch.device) -> bool:
@@ -70,20 +110,39 @@ def _keep_in_memory(config: RunConfig, num_images: int, preprocess: Preprocess, 
     return fits_in_memory(num_images, preprocess, device)
 
 
-def _report_unreadable(source: Source, found: Scan, config: RunConfig, progress: Progress) -> None:
-    if not found.errors:
-        return
-    rows = sorted(found.errors)
-    listed = [f"  {source.paths[row]}: {found.errors[row]}" for row in rows[:_NUM_SHOWN]]
-    if len(rows) > _NUM_SHOWN:
-        listed.append(f"  and {len(rows) - _NUM_SHOWN:,} more")
-    count = f"{len(rows):,} of {len(source):,} images cannot be read:"
-    if len(rows) == len(source):
-        raise DataError("\n".join([f"{source.name}: none of the {len(rows):,} images can be read:", *listed]))
-    if config.data.bad_images == "fail":
-        ways = "Mend or remove them, or leave them out with --data.bad-images skip."
-        raise DataError("\n".join([f"{source.name}: {count}", *listed, ways]))
-    progress.say("\n".join([f"Left out: {count}", *listed]))
+def _report(
+    source: Source, split: Split, found: Scan, config: RunConfig, progress: Progress, *, may_stop: bool
+) -> None:
+    """Say how the images are divided and what is wrong with them, a line each.
+
+    Raises:
+        DataError: what is wrong would make the result wrong, and the config does not override it.
+    """
+    counts = "  ".join(f"{name} {len(split.rows(name)):,}" for name in ("train", "val", "test"))
+    kind = f"{len(source.classes)} classes" if source.classes else "numbers"
+    progress.say(f"{source.name}: {len(source):,} images, {kind}: {counts}")
+    if found.animated:
+        progress.say(
+            f"note: {len(found.animated):,} files hold several frames (such as {source.paths[found.animated[0]]}); "
+            "the first is the image."
+        )
+    findings = quick_findings(source, split, found.errors, found.pixel_hashes)
+    stops = stopping(findings, config) if may_stop else []
+    for finding in findings:
+        if finding not in stops:
+            progress.say(_in_words(finding, source, found))
+    if stops:
+        raise DataError("\n".join([source.name, *(_in_words(finding, source, found) for finding in stops)]))
+
+
+def _in_words(finding: Finding, source: Source, found: Scan) -> str:
+    """Return a finding as a line; every image that cannot be read is named below it, with the reason."""
+    if finding.kind not in ("unreadable", "truncated"):
+        return line(finding, source)
+    rows = finding.rows.tolist()
+    named = [printable(f"  {source.paths[row]}: {found.errors[row]}") for row in rows[:_NUM_NAMED]]
+    more = [f"  and {len(rows) - _NUM_NAMED:,} more"] if len(rows) > _NUM_NAMED else []
+    return "\n".join([line(replace(finding, examples=()), source), *named, *more])
 
 
 def _check_unchanged(source: Source, found: Scan, stored: Split) -> None:
@@ -107,39 +166,6 @@ def _check_unchanged(source: Source, found: Scan, stored: Split) -> None:
             )
     if list(stored.paths) != paths:
         raise RunError(f"{source.name}: the images come in another order than when the run began.")
-
-
-def _report_division(source: Source, split: Split, progress: Progress) -> None:
-    counts = "  ".join(f"{name} {len(split.rows(name)):,}" for name in ("train", "val", "test"))
-    kind = f"{len(source.classes)} classes" if source.classes else "numbers"
-    progress.say(f"{source.name}: {len(source):,} images, {kind}: {counts}")
-    for name, rows in leaked_rows(split).items():
-        if len(rows):
-            progress.say(
-                f"warning: {len(rows):,} of {split.num_given(name):,} {name} images have the very pixels of a training "
-                f"image (such as {split.paths[rows[0]]}); the number on {name} flatters by up to "
-                f"{len(rows) / split.num_given(name):.1%}."
-            )
-    if source.task == "multiclass":
-        _report_classes(source, split, progress)
-
-
-def _report_classes(source: Source, split: Split, progress: Progress) -> None:
-    for name in ("val", "test"):
-        present = {split.classes[row] for row in split.rows(name)}
-        absent = [c for c in source.classes if c not in present]
-        if absent and present:
-            progress.say(
-                f"note: {len(absent)} of {len(source.classes)} classes have no image in {name} "
-                f"({', '.join(absent[:5])}): nothing is known of them there."
-            )
-    counts = Counter(split.classes[row] for row in split.rows("train"))
-    (most, most_count), (least, least_count) = counts.most_common(1)[0], counts.most_common()[-1]
-    if most_count >= 10 * least_count:
-        progress.say(
-            f"note: classes are uneven: '{most}' has {most_count:,} training images, '{least}' {least_count:,}. "
-            "--loss.class-weights balanced weighs them alike."
-        )
 
 
 def _mean_std(config: RunConfig, source: Source, found: Scan, split: Split) -> tuple[list[float], list[float]]:

@@ -16,12 +16,13 @@ import tellapart
 from tellapart import config as configs
 from tellapart import hardware
 from tellapart.api.evaluate import Evaluation, classify, judge, record
+from tellapart.api.folds import FoldsRun, is_folds, train_folds
 from tellapart.api.job import Job
+from tellapart.api.opening import open_data
 from tellapart.api.prepare import Prepared, differences, prepare, same_bits, storable_name
 from tellapart.api.reading import read_data
 from tellapart.api.run import Run, new_run_path, write_json
 from tellapart.config import RunConfig, override
-from tellapart.data.sources import open_source
 from tellapart.errors import ConfigError, Interrupted, MissingError, RunError
 from tellapart.evaluation.metrics import HEADLINE, HIGHER_IS_BETTER, format_accuracy
 from tellapart.exporting.bundle import save_bundle
@@ -98,6 +99,8 @@ def train(
                 "note: these are few photographs to learn from nothing. Pretrained weights usually do much better, "
                 "where there is a network: --model timm:resnet18 --model.pretrained true"
             )
+        if is_folds(prepared.config):
+            return train_folds(prepared, path, display, _train)
         return _train(prepared, path, display, started_at, is_new=True)
     finally:
         display.close()
@@ -129,6 +132,8 @@ def _resume(
     if path is None:
         raise ConfigError(["run: which run to resume? Give its folder."])
     run = Run(Path(path))
+    if is_folds(run.config):
+        run = FoldsRun(run.path)
     other = differences(run.config, changes)
     settings = run.config.data
     if data is not None and storable_name(data) != settings.source:
@@ -140,10 +145,10 @@ def _resume(
         return run
     if settings.source == "<arrays>" and data is None:
         raise RunError(f"{run.path}: this run was trained on arrays; give them again as `data`.")
-    source = open_source(
-        data if settings.source == "<arrays>" else settings.source, data_dir=settings.data_dir, task=settings.task
-    )
+    source = open_data(data if settings.source == "<arrays>" else settings.source, settings)
     config = override(run.config, {name: changes[name] for name in changes if same_bits(name)})
+    if isinstance(run, FoldsRun):
+        return train_folds(Prepared(source, config), run.path, display, _train)
     return _train(Prepared(source, config), run.path, display, started_at, is_new=False)
 
 
@@ -160,6 +165,8 @@ def _train(prepared: Prepared, path: Path, display: Progress, started_at: float,
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / "config.json", configs.to_dict(config))
         write_json(path / "environment.json", environment())
+        if data.errors:
+            write_json(path / "unreadable.json", data.errors)
     if not has_split:
         data.split.save(path / "split.parquet")
     _fit(job, path, display)

@@ -12,6 +12,8 @@ from tellapart.errors import Interrupted, TellapartError, nearest
 
 # Importing a verb's room costs what the verb needs; this table is all that `tellapart --help` loads.
 VERBS = {
+    "check": "what is wrong with a data set, worst first: unreadable, duplicate, leaked, mislabelled, odd",
+    "pack": "write any data set as shards, reduced to the size that is needed",
     "train": "train a classifier on labelled images, or resume a run",
     "evaluate": "a run's metrics on val or test, each with its 95% interval",
     "predict": "classify images with a run or a bundle",
@@ -25,6 +27,7 @@ EXIT_RESUME = 75
 
 _EXAMPLES = """\
 examples:
+  tellapart check path/to/folder              what is wrong with your images, before they mislead
   tellapart train digits                      handwritten digits, nothing to download
   tellapart train path/to/folder              your own images, a sub-folder a class
   tellapart evaluate runs/RUN --split test    the final number

@@ -15,6 +15,7 @@ tellapart train digits
 tellapart train path/to/folder --run runs/mine
 tellapart train cifar10 --model resnet18 --epochs 30 --optim.lr 0.01
 tellapart train cifar10 --recipe tutorial --dry-run
+tellapart train path/to/folder --data.folds 5
 tellapart train --resume runs/mine
 """
 # Short names for the fields that are set most often.
@@ -109,8 +110,15 @@ def _which_run(parser: Parser, path: str | None, resume: str | None) -> str | No
 
 
 def _next_steps(path: str, finished: Any) -> str:
+    from tellapart.api.folds import FoldsRun, fold_path
+
     steps = {f"tellapart predict {path} IMAGE ...": "what is on a picture"}
-    if len(finished.split.rows("test")):
+    if isinstance(finished, FoldsRun):
+        steps = {
+            f"tellapart train {finished.config.data.source} ...": "the model to ship: the same without --data.folds",
+            f"tellapart predict {fold_path(finished.path, 1)} IMAGE ...": "what the first fold makes of a picture",
+        }
+    elif len(finished.split.rows("test")):
         steps = {f"tellapart evaluate {path} --split test": "the final number, on images that chose nothing", **steps}
     width = max(map(len, steps))
     return "\n".join([f"run: {path}", "next:", *(f"  {step:{width}}  # {why}" for step, why in steps.items())])

@@ -15,13 +15,28 @@ def option(default: Any, doc: str, *, low: float | None = None, high: float | No
 class DataConfig:
     """What is learned from, and how it is divided."""
 
-    source: str = option("digits", "a data set's name, a folder, a Parquet or npz file")
+    source: str = option("digits", "a data set's name, a folder, a manifest, Parquet files, tar shards, an npz file")
     data_dir: str = option("", "where downloaded data sets lie or go (default: the user's cache)")
     task: Literal["auto", "multiclass", "multilabel", "regression"] = option("auto", "what the targets mean")
     val_fraction: float = option(0.1, "share of the training images held out to choose by", low=0.001, high=0.9)
     test_fraction: float = option(0.1, "share held out for the final number; 0 holds out none", low=0.0, high=0.9)
+    image_column: str = option("", "manifests, Parquet: the column of paths or bytes (default: by its name)")
+    label_column: str = option("", "manifests, Parquet: the column of labels (default: by its name)")
+    label_separator: str = option("", "manifests: the sign between several labels of one image, such as ';'")
+    split: str = option("", "a division to use as it is: a run's split.parquet, or a CSV of path and split")
+    split_column: str = option("", "manifests, Parquet: the column that says train, val or test (default: by its name)")
+    group_column: str = option("", "manifests, Parquet: images of one group stay on one side (default: by its name)")
+    group_pattern: str = option("", "regular expression; images in whose paths it finds the same stay on one side")
+    time_column: str = option("", "manifests, Parquet: the newest images become test, the next val")
+    time_pattern: str = option("", "regular expression that finds the time in a path, such as '20[0-9]{6}'")
+    folds: int = option(0, "train so many times, each with another part as test; 0: once", low=0, high=100)
+    fold: int = option(0, "which of the folds this run tests on, from 1; 0: all, one after another", low=0, high=100)
+    shuffle_window: int = option(4096, "shards: how far an image may be drawn from its place in the order", low=1)
     bad_images: Literal["fail", "skip"] = option("fail", "stop before training, or leave out what cannot be read")
+    allow_leaks: Literal["no", "yes"] = option("no", "train although more than 5% of val or test are in train too")
     in_memory: Literal["auto", "yes", "no"] = option("auto", "keep all images on the device as uint8")
+    cache_dir: str = option("", "where decoded images are kept between runs (default: the user's cache)")
+    cache_gib: float = option(20.0, "most that the decoded images kept on disk may take; 0: keep none", low=0.0)
     num_workers: int = option(-1, "processes that read images when they are not in memory; -1: one a core", low=-1)
     worker_timeout_s: float = option(300.0, "seconds after which a silent worker ends the run; 0: never", low=0.0)
 
@@ -33,6 +48,7 @@ class PreprocessConfig:
     size_px: int = option(0, "side of the square the network sees; 0: from the data", low=0, high=4096)
     resize_px: int = option(0, "side of the square kept before the crop to size-px; 0: from size-px", low=0, high=4096)
     fit: Literal["crop", "squash"] = option("crop", "make an image square by cropping its middle or by squashing it")
+    background: str = option("white", "what lies behind transparent pixels: white, black, grey or #rrggbb")
     normalize: Literal["train", "half", "imagenet", "pretrained"] = option(
         "train", "mean and std: of the training images, 0.5 and 0.5, ImageNet's, or those of the pretrained weights"
     )
@@ -43,11 +59,13 @@ class AugmentConfig:
     """What varies the training images, each draw a function of seed, epoch and image."""
 
     transforms: tuple[str, ...] = option(("none",), "names from `tellapart ls augmentations`, applied in this order")
-    pad_px: int = option(4, "flip-crop: largest shift in pixels", low=0, high=512)
+    pad_px: int = option(4, "shift, flip-crop: largest shift in pixels", low=0, high=512)
     rotation_degrees: float = option(15.0, "rotation: largest angle in degrees", low=0.0, high=180.0)
     jitter: float = option(0.4, "color-jitter: largest change of brightness and the like", low=0.0, high=1.0)
     min_scale: float = option(0.35, "random-resized-crop: smallest share of the area kept", low=0.01, high=1.0)
     erasing_prob: float = option(0.25, "random-erasing: how often", low=0.0, high=1.0)
+    num_ops: int = option(2, "randaugment: operations on each image", low=0, high=14)
+    magnitude: int = option(9, "randaugment: strength of the operations", low=0, high=30)
     mixup_alpha: float = option(0.2, "mixup: both parameters of its Beta distribution", low=0.001)
     cutmix_alpha: float = option(1.0, "cutmix: both parameters of its Beta distribution", low=0.001)
 

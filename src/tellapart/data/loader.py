@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,12 +12,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from tellapart import hardware, seeding
+from tellapart import hardware
 from tellapart.data.augment import Augment
-from tellapart.data.preprocess import Preprocess
-from tellapart.data.scan import read_image
-from tellapart.data.sources import Source
+from tellapart.data.order import WINDOW, epoch_order
+from tellapart.data.reading import ReducedImages
 from tellapart.errors import DataError, RunError
+
+# Enough that a batch is there when the device asks, few enough to stay small beside the network.
+_BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -41,20 +45,32 @@ class TrainLoader(Protocol):
         ...
 
 
-def epoch_batches(num_images: int, batch_size: int, seed: int, epoch: int) -> list[torch.Tensor]:
-    """Return the positions, int64, of each batch of an epoch: every image once, in an order drawn for the epoch.
+@dataclass(frozen=True)
+class Order:
+    """What the order of a run's epochs follows from.
 
-    A last batch of one image joins the batch before it, because batch norm cannot train on a single one; batches that
-    are all of one image stay so.
+    `blocks`, int64 `(N,)`, is the shard of each training image where images are to be read shard by shard, and
+    `window` how far one may then be drawn from its place.
     """
-    batches = list(seeding.permutation(num_images, seed, "order", epoch).split(batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1 < batch_size:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches
+
+    seed: int
+    blocks: np.ndarray | None = None
+    window: int = WINDOW
+
+    def batches(self, num_images: int, batch_size: int, epoch: int) -> list[torch.Tensor]:
+        """Return the positions, int64, of each batch of an epoch: every image once, in an order drawn for the epoch.
+
+        A last batch of one image joins the batch before it, because batch norm cannot train on a single one; batches
+        that are all of one image stay so.
+        """
+        batches = list(epoch_order(num_images, self.seed, epoch, self.blocks, self.window).split(batch_size))
+        if len(batches) > 1 and len(batches[-1]) == 1 < batch_size:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
 
 
 def num_epoch_batches(num_images: int, batch_size: int) -> int:
-    """Return how many batches `epoch_batches` makes."""
+    """Return how many batches an `Order` makes of so many images."""
     full, rest = divmod(num_images, batch_size)
     return max(1, full + (rest > 1 or (rest == 1 and full == 0)))
 
@@ -68,7 +84,7 @@ class MemoryLoader:
         rows: the samples to train on, int64.
         batch_size: images a batch.
         augment: applied to every batch.
-        seed: the run's seed.
+        order: what the order of an epoch follows from.
     """
 
     def __init__(
@@ -79,30 +95,42 @@ class MemoryLoader:
         *,
         batch_size: int,
         augment: Augment,
-        seed: int,
+        order: Order,
     ) -> None:
         self.images, self.targets = images, targets
-        self.rows = torch.from_numpy(np.asarray(rows, dtype=np.int64)).to(images.device)
-        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.rows = torch.from_numpy(np.asarray(rows, dtype=np.int64))
+        self.batch_size, self.augment, self.order = batch_size, augment, order
         self.num_images = len(rows)
         self.num_batches = num_epoch_batches(self.num_images, batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number `start` on."""
-        for positions in epoch_batches(self.num_images, self.batch_size, self.seed, epoch)[start:]:
-            indices = self.rows[positions.to(self.images.device, non_blocking=True)]
-            yield Batch(self.augment(self.images[indices], indices, epoch), self.targets[indices], indices)
+        for positions in self.order.batches(self.num_images, self.batch_size, epoch)[start:]:
+            # What happens to an image is drawn from its index on the CPU, which needs no answer from the device.
+            rows = self.rows[positions]
+            indices = rows.to(self.images.device, non_blocking=True)
+            yield Batch(self.augment(take(self.images, indices), rows, epoch), self.targets[indices], indices)
+
+
+def take(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return images `(B, C, R, R)` of `(N, C, R, R)`, channels last in memory where the whole is so."""
+    return images.permute(0, 2, 3, 1)[rows].permute(0, 3, 1, 2)
 
 
 class WorkerLoader:
-    """The same batches as `MemoryLoader`'s, to the bit, read and augmented by worker processes as they are needed.
+    """The same batches as `MemoryLoader`'s, to the bit, of images that are read as they are needed.
+
+    Images that all lie in the cache are read ahead by a thread; where some have to be decoded, worker processes read.
+    They are augmented on the device.
 
     Args:
-        source: where the images are.
+        images: what reads.
         targets: int64 `(N,)` or float32 `(N, K)`, all of the source's.
         rows: the samples to train on, int64.
-        preprocess: its `reduce` is applied to each image.
-        num_workers: processes; 0 reads in this one; -1 is one a core.
+        batch_size: images a batch.
+        augment: applied to every batch, on the device.
+        order: what the order of an epoch follows from.
+        num_workers: processes; 0 reads in this one; -1 is one a core, or none where all is in the cache.
         timeout_s: after so many seconds without a batch the run ends with an error; 0 waits for ever.
 
     Raises:
@@ -112,30 +140,42 @@ class WorkerLoader:
 
     def __init__(
         self,
-        source: Source,
+        images: ReducedImages,
         targets: torch.Tensor,
         rows: np.ndarray,
         *,
-        preprocess: Preprocess,
         batch_size: int,
         augment: Augment,
-        seed: int,
+        order: Order,
         device: torch.device,
         num_workers: int = -1,
         timeout_s: float = 300.0,
     ) -> None:
-        self.dataset = _ReducedImages(source, targets, np.asarray(rows, dtype=np.int64), preprocess, augment)
-        self.batch_size, self.seed, self.device = batch_size, seed, device
-        self.num_workers = hardware.num_cpus() if num_workers < 0 else num_workers
+        self.images, self.targets, self.rows = images, targets, np.asarray(rows, dtype=np.int64)
+        self.batch_size, self.augment, self.order, self.device = batch_size, augment, order, device
+        self.reads_ahead = num_workers < 0 and images.is_cached(self.rows)
+        self.num_workers = 0 if self.reads_ahead else hardware.num_cpus() if num_workers < 0 else num_workers
         self.timeout_s = timeout_s if self.num_workers else 0.0
         self.num_images = len(rows)
         self.num_batches = num_epoch_batches(self.num_images, batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from number `start` on."""
-        batches = epoch_batches(self.num_images, self.batch_size, self.seed, epoch)[start:]
-        loader: DataLoader[Batch] = DataLoader(
-            _BatchesOfEpoch(self.dataset, [batch.numpy() for batch in batches], epoch),
+        positions = self.order.batches(self.num_images, self.batch_size, epoch)[start:]
+        batches = [self.rows[batch.numpy()] for batch in positions]
+        for rows, images in zip(batches, self._read(batches), strict=True):
+            indices = torch.from_numpy(rows)
+            parts = (images, self.targets[indices], indices)
+            images, targets, on_device = (part.to(self.device, non_blocking=True) for part in parts)
+            yield Batch(self.augment(images, indices, epoch), targets, on_device)
+
+    def _read(self, batches: list[np.ndarray]) -> Iterator[torch.Tensor]:
+        """Yield the reduced images of each batch."""
+        if self.reads_ahead:
+            yield from _read_ahead(self.images, batches, self.device.type == "cuda")
+            return
+        loader: DataLoader[Any] = DataLoader(
+            _Batches(self.images, batches),
             batch_size=None,
             num_workers=self.num_workers,
             timeout=self.timeout_s,
@@ -146,7 +186,28 @@ class WorkerLoader:
         for item in _received(loader, self.timeout_s):
             if isinstance(item, DataError):
                 raise item
-            yield Batch(*(tensor.to(self.device, non_blocking=True) for tensor in item))
+            yield item.permute(0, 3, 1, 2)
+
+
+def _read_ahead(images: ReducedImages, batches: list[np.ndarray], pinned: bool) -> Iterator[torch.Tensor]:
+    """Yield the reduced images of each batch, read by a thread while the batches before are computed."""
+
+    def read(rows: np.ndarray) -> torch.Tensor:
+        batch = images.batch(rows)
+        return batch.permute(0, 2, 3, 1).pin_memory().permute(0, 3, 1, 2) if pinned else batch
+
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+        waiting: deque[Future[torch.Tensor]] = deque()
+        try:
+            for rows in batches:
+                waiting.append(pool.submit(read, rows))
+                if len(waiting) > _BATCHES_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _received(loader: DataLoader[Any], timeout_s: float) -> Iterator[Any]:
@@ -172,41 +233,17 @@ def _received(loader: DataLoader[Any], timeout_s: float) -> Iterator[Any]:
 
 
 @dataclass(frozen=True)
-class _ReducedImages:
-    source: Source
-    targets: torch.Tensor
-    rows: np.ndarray
-    preprocess: Preprocess
-    augment: Augment
+class _Batches(Dataset[Any]):
+    """A Dataset whose items are the images of whole batches, `(B, R, R, C)`, so that a worker sends one tensor each."""
 
-    def batch(self, positions: np.ndarray, epoch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        indices = torch.from_numpy(self.rows[positions])
-        images = torch.stack([self._image(int(index)) for index in indices])
-        return self.augment(images, indices, epoch), self.targets[indices], indices
-
-    def _image(self, index: int) -> torch.Tensor:
-        reading = read_image(self.source, index, self.preprocess, hashed=False)
-        if reading.image is None:
-            raise DataError(
-                f"{self.source.paths[index]}: could be read before training and cannot any more: {reading.error}. "
-                "Put the file back and resume the run."
-            )
-        return reading.image
-
-
-@dataclass(frozen=True)
-class _BatchesOfEpoch(Dataset[Any]):
-    """A Dataset whose items are whole batches, so that a worker augments a batch at a time."""
-
-    images: _ReducedImages
+    images: ReducedImages
     batches: list[np.ndarray]
-    epoch: int
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | DataError:
+    def __getitem__(self, number: int) -> torch.Tensor | DataError:
         try:
-            return self.images.batch(self.batches[number], self.epoch)
+            return self.images.batch(self.batches[number]).permute(0, 2, 3, 1)
         except DataError as error:
             return error  # Raised in a worker, it would reach the user wrapped in that process's traceback.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -68,6 +69,30 @@ def refusal(name: str) -> str:
     return f"format {name} is not in the allowed list ({', '.join(FORMATS)})"
 
 
+def jpeg_segments(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Yield (marker, where its content begins) of a JPEG's segments up to the first scan, as libjpeg finds them."""
+    place = 2
+    while (place := raw.find(b"\xff", place)) >= 0 and place + 4 <= len(raw):
+        marker = raw[place + 1]
+        if marker == 0xFF:  # a fill byte
+            place += 1
+        elif marker <= 0x01 or 0xD0 <= marker <= 0xD9:  # has no content
+            place += 2
+        else:
+            yield marker, place + 4
+            if marker == 0xDA:
+                return
+            place += 2 + max(2, int.from_bytes(raw[place + 2 : place + 4], "big"))
+
+
+def _sample_bits(raw: bytes) -> int:
+    """Return the bits a sample that a JPEG's frame header tells, 8 where it has none."""
+    for marker, content in jpeg_segments(raw):
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and content < len(raw):
+            return raw[content]
+    return 8
+
+
 def _find(raw: bytes, table: _Table) -> str | None:
     for name, places in table.items():
         if any(raw[offset : offset + len(magic)] == magic for offset, magic in places):
@@ -75,14 +100,22 @@ def _find(raw: bytes, table: _Table) -> str | None:
     return None
 
 
+def _pixels(error: Exception) -> str:
+    """Return how many pixels Pillow found too many: its own limit comes before ours where it is passed twice over."""
+    found = re.search(r"(\d+) pixels", str(error))
+    return f"{int(found[1]):,} pixels" if found else "the number of pixels"
+
+
 def _reason(raw: bytes, error: Exception) -> str:
     """Say in a few words why Pillow could not read `raw`."""
     name = _find(raw, _ALLOWED)
+    if name == "JPEG" and 8 < (bits := _sample_bits(raw)) <= 16:
+        return f"a JPEG with {bits} bits a sample, and only those with 8 can be read; save it with 8 bits, or as PNG"
     riff_is_short = name == "WEBP" and int.from_bytes(raw[4:8], "little") + 8 > len(raw)
     if "truncated" in str(error).lower() or riff_is_short:
         return f"truncated {name or 'file'}"
     if isinstance(error, Image.DecompressionBombError):
-        return f"its number of pixels is over the limit of {MAX_PIXELS:,} (Pillow: {error})"
+        return f"{_pixels(error)} is over the limit of {MAX_PIXELS:,}"
     if name:
         return f"damaged {name}" if "cannot identify" in str(error) else f"damaged {name} ({error})"
     if not isinstance(error, Image.UnidentifiedImageError):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from tellapart.data.decode import background_rgb
 from tellapart.data.preprocess import Preprocess
 from tellapart.errors import ConfigError, RunError, TellapartError
 from tellapart.evaluation.metrics import HEADLINE
@@ -203,8 +204,9 @@ def _checks(info: Mapping[str, Any]) -> Iterator[tuple[bool, str, Any]]:
 
 
 def _preprocessing_checks(settings: Any, model: Mapping[str, Any]) -> Iterator[tuple[bool, str, Any]]:
-    keys = {"size_px", "resize_px", "fit", "mean", "std"}
-    is_whole = isinstance(settings, dict) and set(settings) == keys
+    keys = {"size_px", "resize_px", "fit", "background", "mean", "std"}
+    # The first bundles had no background; theirs was white.
+    is_whole = isinstance(settings, dict) and {"background", *settings} == keys
     yield is_whole, f"preprocessing: {', '.join(sorted(keys))}, and no more", settings
     if not is_whole:
         return
@@ -213,10 +215,20 @@ def _preprocessing_checks(settings: Any, model: Mapping[str, Any]) -> Iterator[t
     yield is_size, f"preprocessing.size_px: 1 to {_MAX_SIZE_PX} and the model's", size_px
     is_resize = is_size and _is_whole(resize_px, size_px, _MAX_SIZE_PX + 1)
     yield is_resize, f"preprocessing.resize_px: from size_px to {_MAX_SIZE_PX + 1}", resize_px
+    background = settings.get("background", "white")
+    yield _is_background(background), "preprocessing.background: white, black, grey or #rrggbb", background
     for key in ("mean", "std"):
         numbers = settings[key]
         is_numbers = isinstance(numbers, list) and all(isinstance(x, float | int) and abs(x) < 1e6 for x in numbers)
         yield is_numbers and len(numbers) == channels, f"preprocessing.{key}: a number a channel", numbers
+
+
+def _is_background(value: Any) -> bool:
+    try:
+        background_rgb(value)
+    except (ConfigError, TypeError):
+        return False
+    return True
 
 
 def _is_whole(value: Any, low: int, high: int) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tellapart import hardware
-from tellapart.data.decode import ImageError, decode, picture_pixels
+from tellapart.data.decode import ImageError, background_rgb, picture_pixels
 from tellapart.errors import DataError
 from tellapart.evaluation.predictions import THRESHOLD
 from tellapart.exporting.module import ClassifierModule
@@ -123,8 +123,8 @@ class Classifier:
 
     def reduce(self, image: Any) -> torch.Tensor:
         """Return one image of any accepted kind, decoded and reduced: uint8 `(C, R, R)`."""
-        pixels = decode(_raw(image), self.module.preprocess.num_channels)
-        return self.module.preprocess.reduce(torch.from_numpy(pixels))
+        preprocess = self.module.preprocess
+        return preprocess.reduce(torch.from_numpy(preprocess.decode(_raw(image, preprocess.background))))
 
 
 def _only_prediction(number: int, image: Any, result: Prediction | ImageError) -> Prediction:
@@ -153,9 +153,9 @@ def _no_image(found: Any) -> str:
     )
 
 
-def _raw(image: Any) -> bytes | np.ndarray:
+def _raw(image: Any, background: str) -> bytes | np.ndarray:
     if hasattr(image, "getexif"):
-        return picture_pixels(image)
+        return picture_pixels(image, background_rgb(background))
     if isinstance(image, str | os.PathLike):
         if "\0" in os.fspath(image):
             raise ImageError("no file can have this name")

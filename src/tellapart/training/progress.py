@@ -23,6 +23,7 @@ class StepReport:
     images_per_s: float
     wait_share: float
     left_s: float
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class EpochReport:
     images_per_s: float
     wait_share: float
     left_s: float
+    title: str = ""
 
 
 class Progress:
@@ -132,6 +134,7 @@ def step_line(report: StepReport, val: str, width: int = 120) -> str:
     loss = "" if report.loss is None else f"loss {report.loss:.3f}"
     wide = width >= 110
     parts = [
+        report.title,
         f"epoch {report.epoch}/{report.num_epochs}" if wide else f"{report.epoch}/{report.num_epochs}",
         f"step {report.batch}/{report.num_batches}" if wide else f"{report.batch}/{report.num_batches}",
         loss,
@@ -147,6 +150,7 @@ def epoch_line(report: EpochReport) -> str:
     """Return an epoch's line: loss, val accuracy with its interval, speed, waiting, time left."""
     digits = len(str(report.num_epochs))
     parts = [
+        *filter(None, [report.title]),
         f"epoch {report.epoch:{digits}d}/{report.num_epochs}",
         f"loss {report.train_loss:.4f}",
         val_text(report),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from tellapart.data.unreadable import ImageError
 from tellapart.errors import DataError
 
-# "eval" is left out: it is used for both val and test.
 PART_NAMES = {
     "train": "train",
     "training": "train",
@@ -17,9 +19,26 @@ PART_NAMES = {
     "valid": "val",
     "validation": "val",
     "dev": "val",
+    "eval": "val",
+    "evaluation": "val",
     "test": "test",
     "testing": "test",
 }
+
+
+@dataclass(frozen=True)
+class ColumnNames:
+    """Which columns of a table hold what, where the user said so; "" leaves it to the columns' names and types.
+
+    `separator` is the sign between several labels in one cell; "" is one label a cell.
+    """
+
+    image: str = ""
+    label: str = ""
+    split: str = ""
+    group: str = ""
+    time: str = ""
+    separator: str = ""
 
 
 class Source(ABC):
@@ -36,6 +55,11 @@ class Source(ABC):
         parts: one per sample: "train", "val", "test", or "" where the source does not say.
         num_channels: 1 where every image is known to be grey, else 3.
         notes: sentences for the user about what was left out or assumed.
+        groups: one per sample where the source has groups: samples of one group, "" aside, belong on one side.
+        times: one per sample where a time column was asked for: texts whose order is that of time, "" if unknown.
+        blocks: int64 `(N,)`, the shard of each sample, where reading shard by shard is much faster; else None.
+        seeks: whether one sample is read without those beside it in its shard.
+        root: the folder that `paths` count from, where the samples are files; else None.
         images: all images decoded, uint8 `(N, H, W)` or `(N, H, W, C)`, where they lie in memory so; else None.
     """
 
@@ -47,6 +71,11 @@ class Source(ABC):
     parts: list[str]
     num_channels: int
     notes: list[str]
+    groups: list[str] | None = None
+    times: list[str] | None = None
+    blocks: np.ndarray | None = None
+    seeks: bool = True
+    root: Path | None = None
     images: np.ndarray | None = None
 
     def __init__(
@@ -86,6 +115,21 @@ class Source(ABC):
         Raises:
             ImageError: the file is no longer there or cannot be read.
         """
+
+    def read_many(self, indices: Sequence[int]) -> list[bytes | np.ndarray | ImageError]:
+        """Return what `read` returns for each of several samples, in the place of one that cannot be read why not.
+
+        Overridden where asking for several at once takes hardly longer than asking for one.
+        """
+        return [self._try_read(index) for index in indices]
+
+    def _try_read(self, index: int) -> bytes | np.ndarray | ImageError:
+        try:
+            return self.read(index)
+        except ImageError as error:
+            return error
+        except OSError as error:
+            return ImageError(str(error))
 
     def label_name(self, index: int) -> str:
         """Return the label in words: the class, the classes joined with "|", or the numbers joined with ", "."""

@@ -25,15 +25,18 @@ class Layout(NamedTuple):
     files: tuple[str, ...]
 
 
-def data_folder(data_dir: str) -> Path:
-    """Return the folder for downloaded data: `data_dir`, or `tellapart/data` in the user's cache folder.
+def cache_folder() -> Path:
+    """Return Tellapart's folder for what can be made again: `tellapart` in the user's cache folder.
 
     Source: XDG Base Directory Specification 0.8: `$XDG_CACHE_HOME` where it is an absolute path, else `~/.cache`.
     """
-    if data_dir:
-        return Path(data_dir).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache") / "tellapart" / "data"
+    return (Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache") / "tellapart"
+
+
+def data_folder(data_dir: str) -> Path:
+    """Return the folder for downloaded data: `data_dir`, or `data` in the user's cache folder."""
+    return Path(data_dir).expanduser() if data_dir else cache_folder() / "data"
 
 
 def locate_or_download(

@@ -1,0 +1,1 @@
+"""What is wrong with a data set: unreadable, there twice, leaked, mislabelled, odd."""
