@@ -116,6 +116,7 @@ def tellapart_photos(folder: Path) -> dict[str, float]:
     import numpy as np
     import torch
 
+    from tellapart import hardware
     from tellapart.api.reading import open_cache
     from tellapart.config import AugmentConfig, RunConfig, override
     from tellapart.data.augment import Augment
@@ -125,6 +126,7 @@ def tellapart_photos(folder: Path) -> dict[str, float]:
     from tellapart.data.scan import scan
     from tellapart.data.sources import open_source
 
+    hardware.keep_freed_memory()  # as `tellapart train` does
     started_at = time.perf_counter()
     source = open_source(folder)
     preprocess = Preprocess(PHOTO_PX, MEAN, STD, resize_px=256)

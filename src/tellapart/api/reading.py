@@ -123,14 +123,16 @@ def _report(
     progress.say(f"{source.name}: {len(source):,} images, {kind}: {counts}")
     if found.animated:
         progress.say(
-            f"note: {len(found.animated):,} files hold several frames (such as {source.paths[found.animated[0]]}); "
-            "the first is the image."
+            f"note: files with several frames: {len(found.animated):,} (such as {source.paths[found.animated[0]]}); "
+            "the first frame is the image."
         )
     findings = quick_findings(source, split, found.errors, found.pixel_hashes)
     stops = stopping(findings, config) if may_stop else []
     for finding in findings:
         if finding not in stops:
-            progress.say(_in_words(finding, source, found))
+            # What the user chose to go on with is no error any more.
+            weighed = replace(finding, severity="warning", advice="", override="") if finding.override else finding
+            progress.say(_in_words(weighed, source, found))
     if stops:
         raise DataError("\n".join([source.name, *(_in_words(finding, source, found) for finding in stops)]))
 

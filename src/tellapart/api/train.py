@@ -87,6 +87,7 @@ def train(
     changes = {**{name: value for name, value in named.items() if value is not None}, **(options or {})}
     display = progress if isinstance(progress, Progress) else make_progress(progress)
     _refuse_several_processes()
+    hardware.keep_freed_memory()
     try:
         if resume:
             asked = changes if recipe == "auto" else {**changes, "recipe": recipe}
@@ -239,7 +240,8 @@ def _finish(job: Job, run: Run, display: Progress, started_at: float) -> Run:
     write_json(run.path / "result.json", result)
     headline = HEADLINE[data.source.task]
     if headline == "top1":
-        display.say(f"accuracy on val: {format_accuracy(evaluation.metrics['top1'], evaluation.n)}")
+        shown = format_accuracy(evaluation.metrics["top1"], evaluation.n, evaluation.num_given)
+        display.say(f"accuracy on val: {shown}")
     else:
         found = evaluation.metrics[headline]
         display.say(f"{headline} on val: {found.value:.4f} ({found.low:.4f} to {found.high:.4f}, n = {evaluation.n:,})")

@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
         print(json.dumps(result.as_dict()))
         return 0
     if "top1" in result.metrics:
-        print(f"accuracy on {result.split}: {format_accuracy(result.metrics['top1'], result.n)}")
+        print(f"accuracy on {result.split}: {format_accuracy(result.metrics['top1'], result.n, result.num_given)}")
     if result.n < result.num_given:
         print(f"{result.n:,} of {result.num_given:,} images evaluated; the others cannot be read")
     for name, estimate in result.metrics.items():

@@ -49,5 +49,12 @@ def reduction(side_px: int, min_side_px: int) -> int:
 
 
 def may_be_turned(raw: bytes) -> bool:
-    """Return whether a JPEG's header holds EXIF or XMP data, which may say that the picture is to be turned."""
-    return any(marker == 0xE1 for marker, _ in jpeg_segments(raw))  # APP1
+    """Return whether the EXIF or XMP data of a JPEG may say that the picture is to be turned."""
+    for marker, content in jpeg_segments(raw):
+        if marker == 0xE1:  # APP1
+            end = content - 2 + int.from_bytes(raw[content - 2 : content], "big")
+            # EXIF's tag 0x0112 in either order of bytes, or its name in XMP. Parsing the whole takes a tenth of the
+            # time that decoding a photograph does.
+            if any(raw.find(mark, content, end) >= 0 for mark in (b"\x01\x12", b"\x12\x01", b"Orientation")):
+                return True
+    return False

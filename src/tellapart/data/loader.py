@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from tellapart.data.reading import ReducedImages
 from tellapart.errors import DataError, RunError
 
 # Enough that a batch is there when the device asks, few enough to stay small beside the network.
-_BATCHES_AHEAD = 2
+_BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def take(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 class WorkerLoader:
     """The same batches as `MemoryLoader`'s, to the bit, of images that are read as they are needed.
 
-    Images that all lie in the cache are read ahead by a thread; where some have to be decoded, worker processes read.
-    They are augmented on the device.
+    Images that all lie in the cache are read ahead by threads; where some have to be decoded, worker processes read.
+    They are augmented on the device; where that is the CPU, by the threads that read.
 
     Args:
         images: what reads.
@@ -163,16 +163,26 @@ class WorkerLoader:
         """Yield the batches of an epoch from number `start` on."""
         positions = self.order.batches(self.num_images, self.batch_size, epoch)[start:]
         batches = [self.rows[batch.numpy()] for batch in positions]
-        for rows, images in zip(batches, self._read(batches), strict=True):
+        for rows, images in zip(batches, self._read(batches, epoch), strict=True):
             indices = torch.from_numpy(rows)
             parts = (images, self.targets[indices], indices)
             images, targets, on_device = (part.to(self.device, non_blocking=True) for part in parts)
-            yield Batch(self.augment(images, indices, epoch), targets, on_device)
+            yield Batch(images if self._augments_ahead else self.augment(images, indices, epoch), targets, on_device)
 
-    def _read(self, batches: list[np.ndarray]) -> Iterator[torch.Tensor]:
-        """Yield the reduced images of each batch."""
+    @property
+    def _augments_ahead(self) -> bool:
+        return self.reads_ahead and self.device.type == "cpu"
+
+    def _prepare(self, rows: np.ndarray, epoch: int) -> torch.Tensor:
+        images = self.images.batch(rows)
+        if self._augments_ahead:
+            return self.augment(images, torch.from_numpy(rows), epoch)
+        return images.permute(0, 2, 3, 1).pin_memory().permute(0, 3, 1, 2) if self.device.type == "cuda" else images
+
+    def _read(self, batches: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
+        """Yield the reduced images of each batch, augmented already where that is done ahead."""
         if self.reads_ahead:
-            yield from _read_ahead(self.images, batches, self.device.type == "cuda")
+            yield from _ahead(lambda rows: self._prepare(rows, epoch), batches)
             return
         loader: DataLoader[Any] = DataLoader(
             _Batches(self.images, batches),
@@ -189,18 +199,13 @@ class WorkerLoader:
             yield item.permute(0, 3, 1, 2)
 
 
-def _read_ahead(images: ReducedImages, batches: list[np.ndarray], pinned: bool) -> Iterator[torch.Tensor]:
-    """Yield the reduced images of each batch, read by a thread while the batches before are computed."""
-
-    def read(rows: np.ndarray) -> torch.Tensor:
-        batch = images.batch(rows)
-        return batch.permute(0, 2, 3, 1).pin_memory().permute(0, 3, 1, 2) if pinned else batch
-
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:
+def _ahead(prepare: Callable[[np.ndarray], torch.Tensor], batches: list[np.ndarray]) -> Iterator[torch.Tensor]:
+    """Yield what `prepare` makes of each batch, made by threads while the batches before are computed."""
+    with ThreadPoolExecutor(min(hardware.num_cpus(), _BATCHES_AHEAD), thread_name_prefix="read") as pool:
         waiting: deque[Future[torch.Tensor]] = deque()
         try:
             for rows in batches:
-                waiting.append(pool.submit(read, rows))
+                waiting.append(pool.submit(prepare, rows))
                 if len(waiting) > _BATCHES_AHEAD:
                     yield waiting.popleft().result()
             while waiting:

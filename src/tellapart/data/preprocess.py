@@ -11,11 +11,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from tellapart.data.decode import background_rgb, decode
+from tellapart.data.jpeg import reduction
 from tellapart.errors import ConfigError
 
-# JPEGs are decoded no smaller than this, so that the hash of an image's pixels, by which splits are drawn, does not
-# depend on the size that a run happens to train at (up to half of this).
+# The shorter side down to which a JPEG may be decoded to hash its pixels, whatever size a run trains at: the hash draws
+# the splits, which must not depend on that.
 _HASHED_SIDE_PX = 512
+_SCALED_NUMBERS = 2**19
 
 
 class Preprocess(nn.Module):
@@ -88,6 +90,17 @@ class Preprocess(nn.Module):
         smallest = max(_HASHED_SIDE_PX, 2 * self.resize_px)
         return decode(raw, self.num_channels, background=self._background_rgb, min_side_px=smallest)
 
+    def hashed_pixels(self, raw: bytes | np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """Return the pixels of an image that its hash is taken of: those `decode` gave, or those a smaller run has."""
+        side = min(pixels.shape[1:])
+        if (
+            isinstance(raw, np.ndarray)
+            or 2 * self.resize_px <= _HASHED_SIDE_PX
+            or reduction(side, _HASHED_SIDE_PX) == 1
+        ):
+            return pixels
+        return decode(raw, self.num_channels, background=self._background_rgb, min_side_px=_HASHED_SIDE_PX)
+
     def reduce(self, images: torch.Tensor) -> torch.Tensor:
         """Return images as uint8 squares: `(..., C, H, W)` to `(..., C, resize_px, resize_px)`."""
         if self.fit == "crop":
@@ -104,8 +117,13 @@ class Preprocess(nn.Module):
             # The channels lie side by side: a row of pixels at a time, which a processor's vectors like better than
             # three numbers at a time. The same products and sums, so the same bits.
             batch, height, width, channels = rows.shape
-            flat = rows.reshape(batch * height, width * channels).to(torch.float32)
-            scaled = torch.addcmul(shift.repeat(width), flat, scale.repeat(width))
+            flat = rows.reshape(batch * height, width * channels)
+            scaled = torch.empty(flat.shape, dtype=torch.float32, device=flat.device)
+            # Some images at a time, so that what lies in between stays in a processor's cache.
+            step = batch * height if flat.is_cuda else max(1, _SCALED_NUMBERS // (width * channels))
+            wide_shift, wide_scale = shift.repeat(width), scale.repeat(width)
+            for part, out in zip(flat.split(step), scaled.split(step), strict=True):
+                torch.addcmul(wide_shift, part.to(torch.float32), wide_scale, out=out)
             return scaled.view(batch, height, width, channels).permute(0, 3, 1, 2)
         return torch.addcmul(shift[:, None, None], images.to(torch.float32), scale[:, None, None])
 

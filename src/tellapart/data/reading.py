@@ -15,7 +15,8 @@ from tellapart.data.preprocess import Preprocess
 from tellapart.data.sources import Source
 from tellapart.errors import DataError
 
-_SUMMED_BYTES = 2**18
+_SUMMED_BYTES, _SUMMED_ROWS = 2**18, 64
+_FILES_AT_ONCE = 16
 
 
 @dataclass
@@ -23,8 +24,9 @@ class Readings:
     """Some rows of a source, read.
 
     `pixels` is uint8 `(n, R, R, C)`, zeros where `errors` (by place among the rows) has the reason why not; those
-    places have the pixel hash "". The sums over the reduced pixels are int64 `(n, C)`. `is_new` tells what was decoded
-    rather than found in the cache, `has_more` what holds more frames than the one that was read.
+    places have the pixel hash "". The sums over the reduced pixels, of every `summed_step`-th row, are int64 `(n, C)`.
+    `is_new` tells what was decoded rather than found in the cache, `has_more` what holds more frames than the one that
+    was read.
     """
 
     rows: np.ndarray
@@ -74,24 +76,28 @@ class Readings:
 def read_rows(source: Source, rows: np.ndarray, preprocess: Preprocess, cache: ImageCache | None = None) -> Readings:
     """Return samples decoded, hashed and reduced; a problem comes back as an error, never as other pixels."""
     found = Readings.blank(rows, preprocess)
-    raws = source.read_many(rows.tolist())
-    for place, raw in enumerate(raws):
-        if isinstance(raw, ImageError):
-            found.fail(place, raw)
-            continue
-        found.content_hashes[place] = content_hash(raw)
-        found.has_more[place] = isinstance(raw, bytes) and has_more_frames(raw)
-    if cache is not None:
-        _take_cached(found, cache)
-    for place, raw in enumerate(raws):
-        if not isinstance(raw, ImageError) and not found.pixel_hashes[place]:
-            _decode(found, place, raw, preprocess)
-    _add_up(found)
+    # Some at a time, because the files of large photographs take far more memory than what is kept of them.
+    for start in range(0, len(rows), _FILES_AT_ONCE):
+        places = range(start, min(start + _FILES_AT_ONCE, len(rows)))
+        raws = source.read_many(rows[places.start : places.stop].tolist())
+        for place, raw in zip(places, raws, strict=True):
+            if isinstance(raw, ImageError):
+                found.fail(place, raw)
+                continue
+            found.content_hashes[place] = content_hash(raw)
+            found.has_more[place] = isinstance(raw, bytes) and has_more_frames(raw)
+        if cache is not None:
+            _take_cached(found, cache, places)
+        for place, raw in zip(places, raws, strict=True):
+            if not isinstance(raw, ImageError) and not found.pixel_hashes[place]:
+                _decode(found, place, raw, preprocess)
+    _add_up(found, preprocess)
     return found
 
 
-def _take_cached(found: Readings, cache: ImageCache) -> None:
-    for place, known in enumerate(cache.find(found.content_hashes).tolist()):
+def _take_cached(found: Readings, cache: ImageCache, places: range) -> None:
+    known_places = cache.find(found.content_hashes[places.start : places.stop]).tolist()
+    for place, known in zip(places, known_places, strict=True):
         if known >= 0 and cache.read(known, found.pixels[place]):
             facts = cache.facts(np.array([known]))[0]
             channels = found.sums.shape[1]
@@ -105,19 +111,24 @@ def _decode(found: Readings, place: int, raw: bytes | np.ndarray, preprocess: Pr
     except (ImageError, OSError) as error:
         found.fail(place, error)
         return
-    found.pixel_hashes[place] = pixel_hash(pixels)
+    found.pixel_hashes[place] = pixel_hash(preprocess.hashed_pixels(raw, pixels))
     found.pixels[place] = preprocess.reduce(torch.from_numpy(pixels)).numpy().transpose(1, 2, 0)
     found.is_new[place] = True
 
 
-def _add_up(found: Readings) -> None:
+def summed_step(preprocess: Preprocess) -> int:
+    """Return of how many rows of pixels one is summed: of photographs a few dozen say as much as all."""
+    return max(1, preprocess.resize_px // _SUMMED_ROWS)
+
+
+def _add_up(found: Readings, preprocess: Preprocess) -> None:
     """Fill in the sums of what was decoded."""
     new = np.flatnonzero(found.is_new)
     # Some at a time, so that what is written in between stays in the processor's cache.
     size = max(1, _SUMMED_BYTES // max(1, found.pixels[:1].size))
     for start in range(0, len(new), size):
         some = new[start : start + size]
-        found.sums[some], found.square_sums[some] = channel_sums(found.pixels[some])
+        found.sums[some], found.square_sums[some] = channel_sums(found.pixels[some][:, :: summed_step(preprocess)])
 
 
 def channel_sums(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from tellapart import hardware
 from tellapart.data.cache import ImageCache
 from tellapart.data.decode import ImageError, image_size
 from tellapart.data.preprocess import Preprocess
-from tellapart.data.reading import Readings, read_rows
+from tellapart.data.reading import Readings, read_rows, summed_step
 from tellapart.data.sources import Source
 
 T = TypeVar("T")
@@ -32,7 +32,8 @@ class Scan:
 
     `pixel_hashes` are "" where `errors` has the reason, `content_hashes` where there is no file. `images` is uint8
     `(N, C, R, R)`, or None if they were not kept. `channel_sums` and `channel_square_sums` are int64 `(N, C)` over the
-    reduced pixels, 0 to 255. `animated` are the rows of files with more frames than the one that was read.
+    `pixels_per_image` reduced pixels that were summed, 0 to 255. `animated` are the rows of files with more frames than
+    the one that was read.
     """
 
     pixel_hashes: list[str]
@@ -81,7 +82,7 @@ def scan(
         images=None if kept is None else kept.permute(0, 3, 1, 2),
         channel_sums=np.zeros((count, channels), dtype=np.int64),
         channel_square_sums=np.zeros((count, channels), dtype=np.int64),
-        pixels_per_image=side * side,
+        pixels_per_image=len(range(0, side, summed_step(preprocess))) * side,
     )
     try:
         for found in read_chunks(source, np.arange(count), preprocess, cache):

@@ -60,12 +60,17 @@ def train_transform(
 
 
 def eval_transform(*, size_px: int = 32, mean: Sequence[float] = HALF, std: Sequence[float] = HALF) -> v2.Compose:
-    """Return a v2 transform for evaluation: resize the shorter side, take the middle, float, normalise."""
+    """Return a v2 transform for evaluation: the middle square, resized, float, normalised."""
     return _v2().Compose([_v2().ToImage(), *_square(size_px), *_to_float(mean, std)])
 
 
 def _square(size_px: int) -> list[Any]:
-    return [_v2().Resize(size_px, antialias=True), _v2().CenterCrop(size_px)]
+    return [middle_square, _v2().Resize((size_px, size_px), antialias=True)]
+
+
+def middle_square(image: Any) -> Any:
+    """Return the largest square in the middle of an image or tensor, as `Preprocess` takes it."""
+    return _v2().functional.center_crop(image, min(image.shape[-2:]))
 
 
 def _to_float(mean: Sequence[float], std: Sequence[float]) -> list[Any]:

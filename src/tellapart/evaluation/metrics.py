@@ -144,13 +144,18 @@ def per_class_table(predictions: Predictions) -> list[dict[str, str | int | floa
     return rows
 
 
-def format_accuracy(estimate: Estimate, n: int) -> str:
+def format_accuracy(estimate: Estimate, n: int, num_given: int = 0) -> str:
     """Return an accuracy for the screen, in percent, with its interval and the number of images.
+
+    Where not all of the `num_given` images could be evaluated, it says so.
 
     >>> format_accuracy(Estimate(0.9533, 0.9463, 0.9591), 4500)
     '95.3% (94.6 to 95.9, n = 4,500)'
+    >>> format_accuracy(Estimate(0.9533, 0.9463, 0.9591), 4500, 4510)
+    '95.3% (94.6 to 95.9, n = 4,500 of 4,510 given)'
     """
-    return f"{estimate.value:.1%} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f}, n = {n:,})"
+    given = f" of {num_given:,} given" if num_given > n else ""
+    return f"{estimate.value:.1%} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f}, n = {n:,}{given})"
 
 
 def metrics_json(metrics: Mapping[str, Estimate]) -> dict[str, dict[str, float | None]]:

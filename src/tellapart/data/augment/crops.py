@@ -64,26 +64,26 @@ def resized_crop(images: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.
     if images.dtype in (torch.float16, torch.bfloat16):  # The kernel of the CPU has neither.
         return resized_crop(images.float(), boxes, size).to(images.dtype)
     result = empty_batch(images, size, size)
-    corners = boxes.tolist()
+    corners, last = boxes.tolist(), is_channels_last(images)
+    pixels, scaled = ((batch.permute(0, 2, 3, 1) if last else batch).numpy() for batch in (images, result))
 
     def work(start: int, stop: int) -> None:
         for place in range(start, stop):
             top, left, height, width = corners[place]
-            part = _packed(images[place : place + 1, :, top : top + height, left : left + width])
+            # A copy without gaps, made by numpy, which does not wake torch's threads for it. Where the channels lie
+            # together the kernel takes half as long, so that is how they are left.
+            window = (slice(place, place + 1), slice(top, top + height), slice(left, left + width))
+            part = torch.from_numpy(
+                np.array(pixels[window if last else (window[0], slice(None), *window[1:])], order="C")
+            )
             # On uint8 this is a SIMD kernel, ten times as fast as on float32.
-            result[place] = F.interpolate(part, (size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+            found = F.interpolate(
+                part.permute(0, 3, 1, 2) if last else part, (size, size), mode="bilinear", antialias=True
+            ).numpy()[0]
+            scaled[place] = found.transpose(1, 2, 0) if last else found
 
     share_out(len(images), 4, images[:1].numel(), work)
     return result
-
-
-def _packed(part: torch.Tensor) -> torch.Tensor:
-    """Return a copy without gaps, in the same memory format."""
-    # torch would wake its threads for this, and takes twice as long even without them. Where the channels lie together
-    # the kernel takes half as long, so that is how they are left.
-    last = part.stride(1) == 1
-    copy = torch.from_numpy(np.array(part.permute(0, 2, 3, 1).numpy() if last else part.numpy(), order="C"))
-    return copy.permute(0, 3, 1, 2) if last else copy
 
 
 def resized_crop_at_once(images: torch.Tensor, boxes: torch.Tensor, size: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -30,7 +31,9 @@ def share_out(count: int, step: int, numbers_each: int, work: Callable[[int, int
             work(start, min(start + step, count))
 
     before = torch.get_num_threads()
-    num_threads = min(before, -(-count // step))
+    # Where a loader prepares whole batches on threads of its own, the cores are shared out already.
+    is_main = threading.current_thread() is threading.main_thread()
+    num_threads = min(before, -(-count // step)) if is_main else 1
     if num_threads <= 1 or count * numbers_each < _LEAST_NUMBERS:
         run()
         return
