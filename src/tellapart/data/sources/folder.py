@@ -34,16 +34,17 @@ class FolderSource(Source):
 
     def __init__(self, root: str | Path) -> None:
         path = Path(root).expanduser()
-        self.root, name = path.absolute(), title(path)
-        whole = walk(self.root)
+        self.root = self._folder = path.absolute()
+        name = title(path)
+        whole = walk(self._folder)
         wrapping = _wrapping(whole)
         tree = Tree(*([path.removeprefix(wrapping) for path in paths if path.startswith(wrapping)] for paths in whole))
-        parts = _told_parts(tree, self.root)
+        parts = _told_parts(tree, self._folder)
         depth = 2 if parts else 1
         samples = [(file, *_place(file, parts)) for file in tree.images if file.count("/") >= depth]
         classes = sorted({label for _, _, label in samples})
         if not samples:
-            raise DataError(_no_images(name, self.root, tree))
+            raise DataError(_no_images(name, self._folder, tree))
         require_two_classes(name, classes)
         number = {label: index for index, label in enumerate(classes)}
         self._files = [f"{wrapping}{file}" for file, _, _ in samples]
@@ -62,7 +63,7 @@ class FolderSource(Source):
         Raises:
             ImageError: the file is gone, is a folder, or may not be read.
         """
-        return read_file(self.root / self._files[index])
+        return read_file(self._folder / self._files[index])
 
 
 def _wrapping(tree: Tree) -> str:

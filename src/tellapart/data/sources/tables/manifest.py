@@ -59,12 +59,13 @@ class ManifestSource(Source):
         columns: ColumnNames | None = None,
     ) -> None:
         asked, name = columns or ColumnNames(), title(Path(path))
-        self.root, opened = _open_tables(Path(path).expanduser(), tables)
-        chosen = choose_columns(opened[0], asked, lambda texts: count_files(texts, opened[0].path.parent, self.root))
-        sheets = [_read_sheet(table, chosen, asked.separator, task, self.root) for table in opened]
+        self._folder, opened = _open_tables(Path(path).expanduser(), tables)
+        self.root = self._folder
+        chosen = choose_columns(opened[0], asked, lambda texts: count_files(texts, opened[0].path.parent, self._folder))
+        sheets = [_read_sheet(table, chosen, asked.separator, task, self._folder) for table in opened]
         files = [file for sheet in sheets for file in sheet.found.files]
-        _require_any(sheets, self.root)
-        kept, rows = merge_repeated(files, _join(sheets, files, name, self.root), task, _row_names(sheets))
+        _require_any(sheets, self._folder)
+        kept, rows = merge_repeated(files, _join(sheets, files, name, self._folder), task, _row_names(sheets))
         labels = understand(rows.labels, rows.classes, task, name)
         self._files = [files[row] for row in kept]
         is_there = np.array([there for sheet in sheets for there in sheet.found.is_there], dtype=bool)[kept]
@@ -89,7 +90,7 @@ class ManifestSource(Source):
         Raises:
             ImageError: the file is gone, is a folder, or may not be read.
         """
-        return read_file(self.root / self._files[index])
+        return read_file(self._folder / self._files[index])
 
 
 class _Sheet(NamedTuple):
