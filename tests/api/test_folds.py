@@ -353,3 +353,15 @@ def test_the_display_passes_everything_on() -> None:
     with display.task("reading", 3) as advance:
         advance(1)
     assert inner.texts == ["fold 2 of 5: hello"]
+
+
+def test_a_check_doubts_labels_by_what_the_folds_say(tmp_path: Path) -> None:
+    pytest.importorskip("cleanlab", reason="cleanlab comes with the extra `audit`")
+    labels = LABELS.copy()
+    labels[7] = (LABELS[7] + 1) % 3
+    run = train(tmp_path / "mine", (IMAGES, labels), epochs=20)
+    found = tellapart.check((IMAGES, labels), run=run.path, quick=True, progress=False)
+    assert [suspect.row for suspect in found.audit.suspects][:1] == [7]
+    assert found.audit.suspects[0].suggested == str(LABELS[7])
+    # The three divisions contradict each other; none of them is judged.
+    assert not [finding for finding in found.findings if "leak" in finding.kind]

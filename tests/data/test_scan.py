@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from tellapart import hardware
+from tellapart.data.ahead import map_ahead
 from tellapart.data.decode import content_hash, decode, pixel_hash
 from tellapart.data.preprocess import Preprocess
 from tellapart.data.reading import read_rows
-from tellapart.data.scan import fits_in_memory, map_ahead, read_chunks, scan, typical_size_px
+from tellapart.data.scan import fits_in_memory, read_chunks, scan, typical_size_px
 from tellapart.data.sources import ArraySource, FolderSource, Source
 from tellapart.data.unreadable import ImageError
 
@@ -266,35 +267,32 @@ def test_images_must_fit_on_the_device_as_well(monkeypatch: pytest.MonkeyPatch) 
 # --- reading ahead ---------------------------------------------------------------------------------------------------
 
 
-def test_reading_ahead_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "num_cpus", lambda: 2)
+def test_reading_ahead_is_bounded() -> None:
     started: list[int] = []
 
-    def work(item: np.ndarray) -> int:
-        started.append(int(item[0]))
-        return int(item[0])
+    def work(item: int) -> int:
+        started.append(item)
+        return item
 
-    results = map_ahead(work, [np.array([number]) for number in range(100)])
+    results = map_ahead(work, range(100), num_threads=2, num_ahead=4)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     time.sleep(0.05)
     assert len(started) <= 3 + 2 * 2 + 1
     assert list(results) == list(range(3, 100))
 
 
-def test_an_error_or_an_early_end_leaves_no_threads_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "num_cpus", lambda: 2)
-
-    def work(item: np.ndarray) -> int:
-        if item[0] == 5:
+def test_an_error_or_an_early_end_leaves_no_threads_behind() -> None:
+    def work(item: int) -> int:
+        if item == 5:
             raise ZeroDivisionError
-        return int(item[0])
+        return item
 
     with pytest.raises(ZeroDivisionError):
-        list(map_ahead(work, [np.array([number]) for number in range(100)]))
-    early = map_ahead(work, [np.array([number]) for number in range(4)])
+        list(map_ahead(work, range(100), num_threads=2, num_ahead=4, name="early"))
+    early = map_ahead(work, range(4), num_threads=2, num_ahead=4, name="early")
     next(early)
     early.close()  # pyright: ignore[reportAttributeAccessIssue]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("early")]
 
 
 def test_chunks_cover_all_rows_once() -> None:

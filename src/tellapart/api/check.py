@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tellapart.api.folds import fold_path, is_folds
 from tellapart.api.opening import open_data
 from tellapart.api.prepare import summarize
 from tellapart.api.run import Run
@@ -97,8 +98,8 @@ def check(
 
     Args:
         data: what `tellapart.train` takes; left out, the data of `run`.
-        run: a run on this data or its folder: its division is judged, its predictions tell doubtful labels, and its
-            hashes tell files that changed since.
+        run: a run on this data or its folder: its division is judged, its predictions tell doubtful labels (those of
+            `data.folds` of every image), and its hashes tell files that changed since.
         verify: a run's split.parquet or a manifest of `fix`; files that changed since it was written are found.
         quick: leave out the search for near duplicates.
         html: where to write a page with pictures.
@@ -129,7 +130,9 @@ def check(
     subject = _subject(source, the_run, max(max_examples, _PAGE_EXAMPLES if html is not None else 0))
     recorded = [] if verify is None else [_recorded(Path(verify))]
     if the_run is not None:
-        recorded.append(_recorded(the_run.path / "split.parquet"))
+        # All folds divide the same images, so the first knows the hashes of all.
+        folder = fold_path(the_run.path, 1) if is_folds(the_run.config) else the_run.path
+        recorded.append(_recorded(folder / "split.parquet"))
     display = progress if isinstance(progress, Progress) else make_progress(progress)
     found = audit(
         subject,
@@ -167,8 +170,11 @@ def _open(data: Any, run: Run | None, data_dir: str, task: str, columns: ColumnN
 
 
 def _subject(source: Source, run: Run | None, max_examples: int) -> Subject:
-    """Return the source as the run divided it; images that the run does not know are in no split."""
-    if run is None:
+    """Return the source as the run divided it; images that the run does not know are in no split.
+
+    The runs of several folds divide it in as many ways, none of which is to be judged.
+    """
+    if run is None or is_folds(run.config):
         return subject_of(source, max_examples)
     stored = run.split
     place = {path: row for row, path in enumerate(stored.paths)}

@@ -74,4 +74,5 @@ def line(finding: Finding, source: Source) -> str:
     message = f"{finding.message.rstrip('.')}: {', '.join(named)}{more}." if named else finding.message
     advice = finding.advice.replace("--fix", "tellapart check --fix")
     go_on = finding.override if finding.override not in finding.advice else ""
-    return printable(f"{finding.severity}: {message} {advice}" + (f" To go on as it is: {go_on}." if go_on else ""))
+    go_on = f"To go on as it is: {go_on}." if go_on else ""
+    return printable(" ".join(text for text in (f"{finding.severity}: {message}", advice, go_on) if text))

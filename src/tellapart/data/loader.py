@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tellapart import hardware
+from tellapart.data.ahead import map_ahead
 from tellapart.data.augment import Augment
 from tellapart.data.order import WINDOW, epoch_order
 from tellapart.data.reading import ReducedImages
@@ -182,7 +181,13 @@ class WorkerLoader:
     def _read(self, batches: list[np.ndarray], epoch: int) -> Iterator[torch.Tensor]:
         """Yield the reduced images of each batch, augmented already where that is done ahead."""
         if self.reads_ahead:
-            yield from _ahead(lambda rows: self._prepare(rows, epoch), batches)
+            yield from map_ahead(
+                lambda rows: self._prepare(rows, epoch),
+                batches,
+                num_threads=min(hardware.num_cpus(), _BATCHES_AHEAD),
+                num_ahead=_BATCHES_AHEAD,
+                name="read",
+            )
             return
         loader: DataLoader[Any] = DataLoader(
             _Batches(self.images, batches),
@@ -197,22 +202,6 @@ class WorkerLoader:
             if isinstance(item, DataError):
                 raise item
             yield item.permute(0, 3, 1, 2)
-
-
-def _ahead(prepare: Callable[[np.ndarray], torch.Tensor], batches: list[np.ndarray]) -> Iterator[torch.Tensor]:
-    """Yield what `prepare` makes of each batch, made by threads while the batches before are computed."""
-    with ThreadPoolExecutor(min(hardware.num_cpus(), _BATCHES_AHEAD), thread_name_prefix="read") as pool:
-        waiting: deque[Future[torch.Tensor]] = deque()
-        try:
-            for rows in batches:
-                waiting.append(pool.submit(prepare, rows))
-                if len(waiting) > _BATCHES_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _received(loader: DataLoader[Any], timeout_s: float) -> Iterator[Any]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from tellapart import hardware
+from tellapart.data.ahead import map_ahead
 from tellapart.data.cache import ImageCache
 from tellapart.data.decode import ImageError, image_size
 from tellapart.data.preprocess import Preprocess
 from tellapart.data.reading import Readings, read_rows, summed_step
 from tellapart.data.sources import Source
 
-T = TypeVar("T")
 # Share of the free memory that decoded images may take; the rest is for the network, its gradients and other programs.
 _COMFORTABLE_SHARE = 0.4
 # Images handed to a thread at a time: so many that handing over costs little against decoding a 32-pixel image, but no
@@ -117,24 +114,14 @@ def read_chunks(
     image_bytes = preprocess.num_channels * preprocess.resize_px**2
     size = max(1, min(_CHUNK, _CHUNK_BYTES // image_bytes, len(rows) // (4 * hardware.num_cpus())))
     chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    return map_ahead(lambda chunk: read_rows(source, chunk, preprocess, cache), chunks)
-
-
-def map_ahead(function: Callable[[np.ndarray], T], items: Sequence[np.ndarray]) -> Iterator[T]:
-    """Yield `function(item)` in order, computed in threads no further ahead than two items a thread."""
     num_threads = hardware.num_cpus()
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
-        waiting: deque[Future[T]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * num_threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    return map_ahead(
+        lambda chunk: read_rows(source, chunk, preprocess, cache),
+        chunks,
+        num_threads=num_threads,
+        num_ahead=2 * num_threads,
+        name="decode",
+    )
 
 
 def typical_size_px(source: Source, num_probes: int = 100) -> int:
