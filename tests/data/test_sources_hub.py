@@ -96,7 +96,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
         def log_message(self, format: str, *_: object) -> None: ...
 
-    pytest.importorskip("huggingface_hub")
+    # Its constants are read from the environment once, and are to be those of the real Hub for the tests after these.
+    pytest.importorskip("huggingface_hub.constants")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
