@@ -26,9 +26,10 @@ RANKS = {
     "training": 4,
     "auditing": 4,
     "exporting": 5,
-    "api": 6,
-    "cli": 7,
-    "__main__": 8,
+    "reporting": 6,
+    "api": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

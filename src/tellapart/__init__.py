@@ -20,9 +20,12 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from tellapart.api.check import Checked, check
+    from tellapart.api.compare import Comparison, compare
     from tellapart.api.evaluate import Evaluation, evaluate
+    from tellapart.api.explain import Explained, explain
     from tellapart.api.load import load
     from tellapart.api.pack import Packed, pack
+    from tellapart.api.report import report
     from tellapart.api.run import Run
     from tellapart.api.train import train
     from tellapart.config import RunConfig
@@ -36,19 +39,24 @@ _HOMES = {
     "ArrayDataset": "tellapart.data.dataset",
     "Classifier": "tellapart.exporting.classifier",
     "Checked": "tellapart.api.check",
+    "Comparison": "tellapart.api.compare",
     "Evaluation": "tellapart.api.evaluate",
+    "Explained": "tellapart.api.explain",
     "Packed": "tellapart.api.pack",
     "Prediction": "tellapart.exporting.classifier",
     "Run": "tellapart.api.run",
     "RunConfig": "tellapart.config",
     "TellapartError": "tellapart.errors",
     "check": "tellapart.api.check",
+    "compare": "tellapart.api.compare",
     "conv_output_size": "tellapart.models",
     "create_model": "tellapart.models",
     "evaluate": "tellapart.api.evaluate",
+    "explain": "tellapart.api.explain",
     "load": "tellapart.api.load",
     "make_loaders": "tellapart.data.dataset",
     "pack": "tellapart.api.pack",
+    "report": "tellapart.api.report",
     "summary": "tellapart.models",
     "train": "tellapart.api.train",
     "train_model": "tellapart.training.plain",
@@ -64,6 +72,7 @@ _ROOMS = (
     "evaluation",
     "auditing",
     "exporting",
+    "reporting",
     "config",
     "errors",
     "seeding",
@@ -73,7 +82,9 @@ __all__ = [
     "ArrayDataset",
     "Checked",
     "Classifier",
+    "Comparison",
     "Evaluation",
+    "Explained",
     "Packed",
     "Prediction",
     "Run",
@@ -81,12 +92,15 @@ __all__ = [
     "TellapartError",
     "__version__",
     "check",
+    "compare",
     "conv_output_size",
     "create_model",
     "evaluate",
+    "explain",
     "load",
     "make_loaders",
     "pack",
+    "report",
     "summary",
     "train",
     "train_model",

@@ -12,7 +12,10 @@ from tellapart import cli
 from tellapart.cli.main import VERBS, run, usage
 
 REQUIRED: dict[str, list[str]] = {
+    "compare": ["runs/x", "runs/y"],
     "evaluate": ["runs/x"],
+    "explain": ["runs/x", "image.png"],
+    "report": ["runs/x"],
     "pack": ["digits", "out"],
     "predict": ["runs/x", "image.png"],
 }
@@ -21,7 +24,10 @@ MISSPELT = {
     "train": ("--epochs", "--epoch"),
     "check": ("--strict", "--strikt"),
     "pack": ("--max-size", "--maxsize"),
+    "compare": ("--split", "--splt"),
     "evaluate": ("--split", "--splt"),
+    "explain": ("--neighbours", "--neighbors"),
+    "report": ("--out", "--ot"),
     "predict": ("--top-k", "--topk"),
     "ls": ("--json", "--jsn"),
     "doctor": ("--json", "--jso"),

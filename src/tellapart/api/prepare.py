@@ -184,6 +184,7 @@ _SAME_BITS = {
     "data.num_workers",
     "data.worker_timeout_s",
     "train.checkpoint_interval_s",
+    "train.report",
 }
 
 

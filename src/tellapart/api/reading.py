@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from tellapart.auditing.findings import Finding, printable
+from tellapart.auditing.findings import Finding, Subject, as_plain, printable
 from tellapart.auditing.quick import line, quick_findings, stopping
 from tellapart.config import DataConfig, RunConfig
 from tellapart.data.cache import ImageCache, image_caches
@@ -21,7 +22,7 @@ from tellapart.errors import ConfigError, DataError, RunError
 from tellapart.models import pretrained_normalization
 from tellapart.training.progress import Progress
 
-_NUM_SHOWN, _NUM_NAMED = 10, 100
+_NUM_SHOWN, _NUM_NAMED, _NUM_STORED = 10, 100, 24
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ReadData:
     """A source, read and divided.
 
     `images` are the reduced pixels where they fit in memory, else `reduced` reads them; `errors` has the reason of each
-    path that cannot be read.
+    path that cannot be read; `findings` are what the quick audit says, worst first, as `check --json` prints them.
     """
 
     source: Source
@@ -38,6 +39,7 @@ class ReadData:
     images: torch.Tensor | None
     reduced: ReducedImages
     errors: dict[str, str]
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
 
 def read_data(
@@ -80,7 +82,7 @@ def read_data(
         content_hashes=found.content_hashes,
         say=progress.say,
     )
-    _report(source, split, found, config, progress, may_stop=stored is None)
+    findings = _report(source, split, found, config, progress, may_stop=stored is None)
     mean, std = _mean_std(config, source, found, split)
     preprocess = Preprocess(
         blank.size_px, mean, std, resize_px=blank.resize_px, fit=blank.fit, background=blank.background
@@ -88,7 +90,9 @@ def read_data(
     places = None if cache is None else cache.find(found.content_hashes)
     reduced = ReducedImages(source, preprocess, cache, places)
     errors = {source.paths[row]: reason for row, reason in found.errors.items()}
-    return ReadData(source, split, preprocess, found.images, reduced, errors)
+    subject = Subject(source, split.splits, is_own=True, groups=split.groups)
+    plain = [as_plain(finding, subject, _NUM_STORED) for finding in findings]
+    return ReadData(source, split, preprocess, found.images, reduced, errors, plain)
 
 
 def open_cache(source: Source, config: RunConfig, preprocess: Preprocess) -> ImageCache | None:
@@ -112,8 +116,8 @@ def _keep_in_memory(config: RunConfig, num_images: int, preprocess: Preprocess, 
 
 def _report(
     source: Source, split: Split, found: Scan, config: RunConfig, progress: Progress, *, may_stop: bool
-) -> None:
-    """Say how the images are divided and what is wrong with them, a line each.
+) -> list[Finding]:
+    """Say how the images are divided and what is wrong with them, a line each; return what is wrong.
 
     Raises:
         DataError: what is wrong would make the result wrong, and the config does not override it.
@@ -135,6 +139,7 @@ def _report(
             progress.say(_in_words(weighed, source, found))
     if stops:
         raise DataError("\n".join([source.name, *(_in_words(finding, source, found) for finding in stops)]))
+    return findings
 
 
 def _in_words(finding: Finding, source: Source, found: Scan) -> str:

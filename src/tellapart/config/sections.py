@@ -29,6 +29,7 @@ class DataConfig:
     group_pattern: str = option("", "regular expression; images in whose paths it finds the same stay on one side")
     time_column: str = option("", "manifests, Parquet: the newest images become test, the next val")
     time_pattern: str = option("", "regular expression that finds the time in a path, such as '20[0-9]{6}'")
+    split_seed: int = option(-1, "the seed that the division is drawn by; -1: the run's own", low=-1, high=2**63 - 1)
     folds: int = option(0, "train so many times, each with another part as test; 0: once", low=0, high=100)
     fold: int = option(0, "which of the folds this run tests on, from 1; 0: all, one after another", low=0, high=100)
     shuffle_window: int = option(4096, "shards: how far an image may be drawn from its place in the order", low=1)
@@ -128,6 +129,10 @@ class TrainConfig:
     )
     early_stopping_epochs: int = option(0, "stop after so many epochs without progress on val; 0: never", low=0)
     select: Literal["best", "last"] = option("best", "weights to ship: of the best epoch on val, or of the last")
+    calibration: Literal["temperature", "none"] = option(
+        "temperature", "make the probabilities of the chosen weights honest, by one number fitted on val"
+    )
+    report: Literal["yes", "no"] = option("yes", "write report.html when the training has ended")
     checkpoint_interval_s: float = option(30.0, "seconds between checkpoints; 0: after every step", low=0.0)
     log_interval_steps: int = option(50, "steps between two lines of the history", low=1)
 
@@ -147,6 +152,7 @@ class RunConfig:
 
     recipe: str = option("auto", "a name from `tellapart ls recipes`; auto: chosen by size and number of images")
     seed: int = option(0, "the one seed; every random draw is a function of it", low=0, high=2**63 - 1)
+    seeds: int = option(0, "train so many times, each with the next seed, on one division; 0: once", low=0, high=1000)
     data: DataConfig = field(default_factory=DataConfig)
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
