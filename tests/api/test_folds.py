@@ -16,8 +16,9 @@ import pytest
 
 import tellapart
 from tellapart.api.evaluate import looks_at
-from tellapart.api.folds import FoldProgress, FoldsRun, in_words, pool
+from tellapart.api.folds import FoldsRun, in_words, pool
 from tellapart.api.run import Run
+from tellapart.api.several import TitledProgress
 from tellapart.cli import main
 from tellapart.data.splits import UNUSED, Split
 from tellapart.errors import ConfigError, DataError, Interrupted, NonFiniteLossError, RunError
@@ -79,7 +80,8 @@ def folds(tmp_path_factory: pytest.TempPathFactory) -> FoldsRun:
 
 def test_a_folder_of_whole_runs(folds: FoldsRun) -> None:
     names = {path.name for path in folds.path.iterdir()}
-    assert names == {"config.json", "fold-1", "fold-2", "fold-3", "folds.json", "predictions", "result.json"}
+    runs = {"fold-1", "fold-2", "fold-3"}
+    assert names == {*runs, "config.json", "folds.json", "predictions", "report.html", "result.json"}
     assert [run.path.name for run in folds.runs] == ["fold-1", "fold-2", "fold-3"]
     for number, run in enumerate(folds.runs, start=1):
         assert (run.config.data.folds, run.config.data.fold) == (3, number)
@@ -149,7 +151,8 @@ def test_what_is_said_names_the_fold(tmp_path: Path) -> None:
         (f"fold {fold} of 2", epoch) for fold in (1, 2) for epoch in (1, 2)
     ]
     assert {report.title for report in display.steps} <= {"fold 1 of 2", "fold 2 of 2"}
-    recipe, *texts, last = display.texts
+    recipe, *texts, last, page = display.texts
+    assert page == f"report: {tmp_path / 'mine' / 'report.html'}"
     assert recipe.startswith("recipe ")
     assert all(text.startswith("fold ") for text in texts)
     assert sum("test: accuracy " in text for text in texts) == 2
@@ -165,7 +168,7 @@ def test_other_tasks_have_their_own_number(tmp_path: Path, task: str) -> None:
     headline = {"regression": "mse", "multilabel": "map"}[task]
     assert finished(run)["n"] == 60
     assert set(finished(run)["over_folds"][headline]) == {"mean", "std"}
-    assert display.texts[-1].startswith(f"over 2 folds, each image tested on once: {headline} ")
+    assert display.texts[-2].startswith(f"over 2 folds, each image tested on once: {headline} ")
 
 
 # --- interrupted and resumed -----------------------------------------------------------------------------------------
@@ -290,7 +293,7 @@ def test_settings_are_refused_before_anything_is_read(tmp_path: Path, settings: 
 def test_the_folder_of_folds_has_no_model(folds: FoldsRun) -> None:
     names = ", ".join(str(folds.path / f"fold-{number}") for number in (1, 2, 3))
     wanted = f"holds the runs of 3 folds and no model of its own. Name one: {names}"
-    for ask in (lambda: tellapart.evaluate(folds.path), lambda: tellapart.load(folds.path), lambda: folds.classifier):
+    for ask in (lambda: tellapart.load(folds.path), lambda: folds.classifier):
         with pytest.raises(RunError) as found:
             ask()
         assert str(found.value).endswith(wanted)
@@ -317,6 +320,7 @@ def test_unreadable_images_are_given_and_unused_ones_are_not(folds: FoldsRun) ->
         (*split.pixel_hashes, "", "ff"),
     )
     pooled = pool(tables, more)
+    assert math.isnan(pooled.temperature) or len({table.temperature for table in tables}) == 1
     assert (len(pooled), pooled.num_given) == (60, 61)
 
 
@@ -340,14 +344,16 @@ def test_a_folder_with_a_test_part_through_the_command_line(
     result = json.loads(capsys.readouterr().out)
     assert (result["folds"], result["n"], result["num_given"]) == (2, 16, 16)
     assert all(run.split.num_given(UNUSED) == 6 for run in FoldsRun(path).runs)
-    for verb in (["evaluate", str(path)], ["predict", str(path), str(data / "train/ant/000.png")]):
-        assert main.run(verb) == 1
-        assert f"Name one: {path / 'fold-1'}, {path / 'fold-2'}" in capsys.readouterr().err
+    assert main.run(["evaluate", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["n"], found["metrics"]["top1"]) == (16, result["metrics"]["top1"])
+    assert main.run(["predict", str(path), str(data / "train/ant/000.png")]) == 1
+    assert f"Name one: {path / 'fold-1'}, {path / 'fold-2'}" in capsys.readouterr().err
 
 
 def test_the_display_passes_everything_on() -> None:
     inner = Said()
-    display = FoldProgress(inner, 2, 5, ["a note of the source"])
+    display = TitledProgress(inner, "fold 2 of 5", ["a note of the source"])
     display.say("a note of the source")
     display.say("hello")
     with display.task("reading", 3) as advance:

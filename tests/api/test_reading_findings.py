@@ -6,7 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 import tellapart
+from tellapart.api.prepare import storable_name
 
 
 def test_a_run_stores_what_the_quick_audit_found(image_folder: Path, tmp_path: Path) -> None:
@@ -19,7 +22,16 @@ def test_a_run_stores_what_the_quick_audit_found(image_folder: Path, tmp_path: P
     assert set(duplicates[0]["examples"][0]["splits"]) <= {"train", "val", "test"}
 
 
-def test_nothing_found_leaves_no_file(tmp_path: Path) -> None:
+def test_nothing_found_is_stored_too(tmp_path: Path) -> None:
     options = {"train.epochs": 1, "train.report": "no"}
     run = tellapart.train("digits", model="mlp", run=tmp_path / "run", options=options, progress=False)
-    assert not (run.path / "findings.json").exists()
+    assert json.loads((run.path / "findings.json").read_text()) == {"findings": []}
+
+
+def test_a_known_name_is_stored_as_such_beside_a_folder_of_that_name(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.move(image_folder, tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+    assert storable_name("digits") == "digits"
+    assert storable_name("./digits") == storable_name(Path("digits")) == str(tmp_path / "digits")

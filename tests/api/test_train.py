@@ -66,7 +66,9 @@ def test_what_a_run_leaves_behind(run: Run) -> None:
         "config.json",
         "environment.json",
         "evaluations.jsonl",
+        "findings.json",
         "history.jsonl",
+        "report.html",
         "result.json",
         "split.parquet",
         "predictions/val.parquet",
@@ -84,7 +86,9 @@ def test_the_result_has_the_promised_shape(run: Run) -> None:
     assert result["n"] == result["num_given"] == len(run.split.rows("val")) == 6
     assert result["seconds"] > 0
     assert {"top1", "balanced_accuracy", "nll", "brier"} <= set(result["metrics"])
-    for estimate in result["metrics"].values():
+    assert set(result["uncalibrated"]) == {"nll", "brier", "ece", "ece_classwise"}
+    assert result["temperature"] == run.classifier.temperature
+    for estimate in (*result["metrics"].values(), *result["uncalibrated"].values()):
         assert set(estimate) == {"value", "low", "high"}
         assert estimate["low"] <= estimate["value"] <= estimate["high"]
     assert run.metrics == result["metrics"]
@@ -171,7 +175,7 @@ def test_which_weights_are_shipped(select: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_what_was_chosen_by_is_what_is_shipped(decay: float, tmp_path: Path) -> None:
     """With averaged weights too: those are validated, chosen and shipped, and not the ones that were just trained."""
-    run = train(tmp_path / "run", epochs=4, train__ema_decay=decay)
+    run = train(tmp_path / "run", epochs=4, train__ema_decay=decay, train__calibration="none")
     assert run.result is not None
     epochs = {line["epoch"]: line for line in run.history if line["kind"] == "epoch"}
     assert run.metrics["nll"]["value"] == pytest.approx(epochs[run.result["best_epoch"]]["val/nll"], rel=1e-4)
@@ -398,7 +402,8 @@ def test_progress_can_be_silent_or_ones_own(tmp_path: Path, capsys: pytest.Captu
     assert any(
         re.match(r"epoch 1/1  loss \d\.\d{4}  val \d+\.\d% \(\d+\.\d to \d+\.\d, n = 6\)", line) for line in lines
     )
-    assert re.match(r"accuracy on val: \d+\.\d% \(\d+\.\d to \d+\.\d, n = 6\)", lines[-1])
+    assert any(re.fullmatch(r"accuracy on val: \d+\.\d% \(\d+\.\d to \d+\.\d, n = 6\)", line) for line in lines)
+    assert lines[-1] == f"report: {tmp_path / '2' / 'report.html'}"
 
 
 def test_the_stored_config_is_whole_and_loads_back(run: Run) -> None:

@@ -252,8 +252,11 @@ def test_ctrl_c_outside_of_training_exits_with_130(capsys: Captured, monkeypatch
 def test_evaluate_json_has_the_promised_shape(folder: Path, capsys: Captured) -> None:
     assert run(["evaluate", str(folder), "--split", "test", "--json"]) == 0
     result, _ = only_json(capsys)
-    assert list(result) == ["split", "n", "num_given", "metrics"]
+    assert list(result)[:4] == ["split", "n", "num_given", "metrics"]
     assert (result["split"], result["n"], result["num_given"]) == ("test", 6, 6)
+    assert [row["class"] for row in result["per_class"]] == result["classes"]
+    assert sum(map(sum, result["confusion_matrix"])) == 6
+    assert [look["split"] for look in result["looks"]] == ["test"]
     assert set(result["metrics"]["top1"]) == {"value", "low", "high"}
 
 
@@ -262,7 +265,8 @@ def test_evaluate_on_val_prints_the_number_of_train(folder: Path, capsys: Captur
     result, _ = only_json(capsys)
     trained = Run(folder).result
     assert trained is not None
-    assert result == {key: trained[key] for key in ("split", "n", "num_given", "metrics")}
+    for key in ("split", "n", "num_given", "metrics", "temperature"):
+        assert result[key] == trained[key], key
 
 
 def test_evaluate_tells_people_and_counts_the_looks(folder: Path, capsys: Captured) -> None:

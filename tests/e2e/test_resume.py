@@ -39,6 +39,8 @@ BASE: dict[str, Any] = {
     "train.log_interval_steps": 1,
     "augment.transforms": "flip-crop",
     "augment.pad_px": 1,
+    # A page about a run is no part of what it computes.
+    "train.report": "no",
 }
 
 # No checkpoint but the last is due: how often a run saves is no part of what it computes.
@@ -88,6 +90,7 @@ def facts(run: Run) -> dict[str, Any]:
         "history": [{key: value for key, value in line.items() if key not in TIMING} for line in run.history],
         "split": run.split,
         "metrics": run.result["metrics"],
+        "calibration": (run.result["temperature"], run.result["uncalibrated"], predictions.temperature),
         "best": (run.result["best_epoch"], run.result["epochs"]),
         "state": description["state"],
         "checkpoint": {
@@ -216,12 +219,21 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     "moment",
-    ["judge", "save_bundle", "describe", "record", "write_json", "inside the bundle", "renaming the bundle"],
+    [
+        "fit_temperature",
+        "judge",
+        "save_bundle",
+        "describe",
+        "record",
+        "write_json",
+        "inside the bundle",
+        "renaming the bundle",
+    ],
 )
 def test_killed_between_the_last_step_and_the_end(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Run
 ) -> None:
-    from tellapart.api import train as module
+    from tellapart.api import finish as module
     from tellapart.exporting import bundle
 
     original_write, original_rename = module.write_json, Path.rename

@@ -16,7 +16,6 @@ from tellapart.evaluation.intervals import (
     bootstrap_counts,
     bootstrap_mean,
     effective_n,
-    mean_of_shares,
     resamples,
     wilson,
 )
@@ -196,22 +195,3 @@ def test_effective_n_by_hand() -> None:
     assert effective_n(np.array([50, 50, 0])) == pytest.approx(100)
     assert effective_n(np.array([1, 1_000_000])) == pytest.approx(4, abs=1e-4)
     assert effective_n(np.array([0, 0])) == 0
-
-
-def test_mean_of_shares_is_never_empty_and_covers_rare_strata() -> None:
-    rng = np.random.default_rng(9)
-    strata = np.repeat([0, 1], [500, 10])
-    truth = np.array([0.9, 0.95])
-    held = []
-    for seed in range(200):
-        low, high = mean_of_shares(rng.random(510) < truth[strata], strata, seed=seed, num_resamples=200)
-        held.append(low <= truth.mean() <= high)
-        assert 0 <= low < high <= 1
-    # The stratified bootstrap alone holds it in 4 of 10.
-    assert np.mean(held) >= 0.93
-
-
-@pytest.mark.parametrize("all_right", [False, True])
-def test_mean_of_shares_at_the_ends_is_wilson(all_right: bool) -> None:
-    low, high = mean_of_shares(np.full(40, all_right), np.arange(40) % 4, seed=0)
-    assert (low, high) == pytest.approx(wilson(40 * all_right, 40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,97 @@ def test_columns_say_what_happened(tmp_path: Path) -> None:
     assert read["values"].to_pylist() == outputs.tolist()
 
 
+def test_temperature_and_thresholds_are_kept_and_signed(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "x.parquet"
+    calibrated = replace(make("multilabel"), temperature=1.7, thresholds=(0.25, 1 / 3, 0.0))
+    calibrated.save(path)
+    found = Predictions.load(path)
+    assert_same_bits(found, calibrated)
+    assert (found.temperature, found.thresholds) == (1.7, (0.25, 1 / 3, 0.0))
+    assert (found.sorted_by_index().temperature, found.sorted_by_index().thresholds) == (1.7, (0.25, 1 / 3, 0.0))
+    table = pq.read_table(path)
+    about = json.loads((table.schema.metadata or {})[b"tellapart.predictions"])
+    for key, value in {"temperature": 1.0, "thresholds": [0.25, 0.3, 0.0]}.items():
+        metadata = {b"tellapart.predictions": json.dumps({**about, key: value}).encode()}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        with pytest.raises(RunError, match="changed after they were written"):
+            Predictions.load(path)
+    for key in ("temperature", "thresholds"):
+        metadata = {b"tellapart.predictions": json.dumps({k: v for k, v in about.items() if k != key}).encode()}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        with pytest.raises(RunError, match=r"no sound `tellapart\.predictions`"):
+            Predictions.load(path)
+
+
+def test_a_temperature_that_is_not_known_is_null_in_the_file(tmp_path: Path) -> None:
+    replace(A, temperature=math.nan).save(tmp_path / "x.parquet")
+    assert math.isnan(Predictions.load(tmp_path / "x.parquet").temperature)
+
+
+def test_a_file_of_the_first_format_is_still_read(tmp_path: Path) -> None:
+    """Its SHA-256 is over what it had then: no temperature, no thresholds."""
+    import hashlib
+
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "x.parquet"
+    A.save(path)
+    table = pq.read_table(path)
+    about = {"format": 1, "task": A.task, "classes": list(A.classes), "num_given": A.num_given}
+    digest = hashlib.sha256(json.dumps([about, A.paths]).encode())
+    for array in (A.indices, A.targets, A.outputs):
+        digest.update(array.tobytes())
+
+    def write(about: dict[str, Any]) -> None:
+        metadata = {b"tellapart.predictions": json.dumps(about).encode()}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+
+    write({**about, "sha256": digest.hexdigest()})
+    found = Predictions.load(path)
+    assert_same_bits(found, A)
+    assert (found.temperature, found.thresholds) == (1.0, ())
+    write({**about, "num_given": 99, "sha256": digest.hexdigest()})
+    with pytest.raises(RunError, match="changed after they were written"):
+        Predictions.load(path)
+    write({**about, "format": 3, "sha256": digest.hexdigest()})
+    with pytest.raises(RunError, match="expected format 1 to 2, found 3"):
+        Predictions.load(path)
+
+
+def test_thresholds_decide_what_is_predicted() -> None:
+    outputs = np.array([[0.3, 0.5, 0.9], [0.25, 0.75, 0.95]], np.float32)
+    table = replace(make("multilabel", 2), outputs=outputs, thresholds=(0.25, 0.5, 0.9))
+    # 0.9 is no float32: the nearest is above it. What is compared is what is stored.
+    assert table.predicted().tolist() == [[True, False, bool(np.float32(0.9) > 0.9)], [False, True, True]]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_table_before_the_temperature(task: str) -> None:
+    rng = np.random.default_rng(5)
+    logits = rng.normal(0, 2, (7, 3))
+    of = {
+        "multiclass": lambda z: np.exp(z) / np.exp(z).sum(1, keepdims=True),
+        "multilabel": lambda z: 1 / (1 + np.exp(-z)),
+        "regression": lambda z: z,
+    }[task]
+    thresholds = (0.3, 0.5, 0.8) if task == "multilabel" else ()
+    scaled = logits if task == "regression" else logits / 2.5
+    table = replace(make(task), outputs=of(scaled).astype(np.float32), temperature=2.5, thresholds=thresholds)
+    before = table.uncalibrated()
+    before.check()
+    np.testing.assert_allclose(before.outputs, of(logits), rtol=1e-4, atol=1e-6)
+    if task == "regression":
+        assert before is table
+    else:
+        assert before.temperature == 1.0
+        assert np.array_equal(before.predicted(), table.predicted())
+        assert before.uncalibrated() is before
+    unknown = replace(table, temperature=math.nan)
+    assert unknown.uncalibrated() is unknown
+
+
 def changed(predictions: Predictions, field: str, position: Any, value: Any) -> Predictions:
     array = getattr(predictions, field).copy()
     array[position] = value
@@ -141,6 +233,11 @@ R = make("regression")
         (replace(A, num_given=6), "num_given: expected at least the 7 images in the table, found 6"),
         (replace(A, paths=["x"]), "paths: expected 7, one an index, found 1"),
         (replace(A, task="multi-class"), "unknown task 'multi-class'. Did you mean 'multiclass'?"),
+        (replace(A, temperature=0.0), "temperature: expected a finite number above 0, found 0.0"),
+        (replace(A, temperature=math.inf), "temperature: expected a finite number above 0, found inf"),
+        (replace(A, thresholds=(0.5,) * 3), "thresholds: expected 0, found 3"),
+        (replace(L, thresholds=(0.5,)), "thresholds: expected 3, found 1"),
+        (replace(L, thresholds=(0.5, 1.5, math.nan)), "thresholds: expected numbers from 0 to 1, found 1.5, nan"),
         (replace(A, outputs=A.outputs.astype(np.float64)), "outputs: expected float32 (7, 3), found float64 (7, 3)"),
         (replace(A, outputs=A.outputs[:, 0]), "outputs: expected two axes (N, K), found (7,)"),
         (replace(A, targets=L.targets), "targets: expected int64 (7,), found float32 (7, 3)"),

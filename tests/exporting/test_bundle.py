@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,12 +124,15 @@ def test_a_config_that_is_no_config_is_refused(bundle: Path, content: bytes) -> 
 
 
 def test_a_later_version_is_refused(bundle: Path) -> None:
-    rewrite(bundle, lambda info: info.update(version=2))
-    with pytest.raises(RunError, match=r"later Tellapart \(bundle version 2\); upgrade"):
+    rewrite(bundle, lambda info: info.update(version=3))
+    with pytest.raises(RunError, match=r"later Tellapart \(bundle version 3\); upgrade"):
         load_bundle(bundle, CPU)
 
 
-@pytest.mark.parametrize("key", ["version", "task", "classes", "model", "preprocessing", "files"])
+KEYS = ["version", "task", "classes", "model", "preprocessing", "files", "temperature", "thresholds"]
+
+
+@pytest.mark.parametrize("key", KEYS)
 def test_a_missing_key_is_named(bundle: Path, key: str) -> None:
     rewrite(bundle, lambda info: {name: value for name, value in info.items() if name != key})
     with pytest.raises(RunError, match=key):
@@ -222,6 +226,117 @@ def test_a_preprocessing_that_the_weights_contradict_is_refused(bundle: Path) ->
         load_bundle(bundle, CPU)
 
 
+def calibrated(task: str = "multiclass", temperature: float = 1.7) -> tuple[ClassifierModule, dict[str, Any]]:
+    module, info = make_module(task)
+    module.calibrate(temperature, np.array([0.25, 0.5, 0.1]) if task == "multilabel" else None)
+    return module, info
+
+
+def as_version_1(folder: Path) -> Path:
+    """Turn a bundle into one of the time before the temperature."""
+    tensors = load((folder / "model.safetensors").read_bytes())
+    content = save({name: tensor for name, tensor in tensors.items() if name not in ("temperature", "thresholds")})
+    (folder / "model.safetensors").write_bytes(content)
+
+    def age(info: dict[str, Any]) -> None:
+        del info["temperature"], info["thresholds"]
+        info.update(version=1, files={"model.safetensors": hashlib.sha256(content).hexdigest()})
+
+    return rewrite(folder, age)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_temperature_and_thresholds_come_back(tmp_path: Path, task: str) -> None:
+    module, info = calibrated(task)
+    save_bundle(tmp_path / "b", module, info)
+    found = load_bundle(tmp_path / "b", CPU)
+    assert found.temperature == float(np.float32(1.7))
+    assert found.thresholds == (() if task == "multiclass" else (0.25, 0.5, float(np.float32(0.1))))
+    stored = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert (stored["temperature"], tuple(stored["thresholds"])) == (found.temperature, found.thresholds)
+    images = torch.from_numpy(IMAGE).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        assert torch.equal(found.module(images), module.to(memory_format=torch.channels_last)(images))
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_an_older_bundle_computes_what_it_did(tmp_path: Path, task: str) -> None:
+    module, info = make_module(task)
+    save_bundle(tmp_path / "b", module, info)
+    found = load_bundle(as_version_1(tmp_path / "b"), CPU)
+    assert (found.temperature, found.thresholds) == (1.0, ())
+    images = torch.from_numpy(IMAGE).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        logits = module.to(memory_format=torch.channels_last).logits(module.preprocess.reduce(images))
+        expected = logits.sigmoid() if task == "multilabel" else logits.softmax(1)
+        assert torch.equal(found.module(images), expected)
+
+
+def test_an_older_version_hides_no_temperature(tmp_path: Path) -> None:
+    module, info = calibrated()
+    save_bundle(tmp_path / "b", module, info)
+    rewrite(tmp_path / "b", lambda info: info.update(version=1))
+    assert load_bundle(tmp_path / "b", CPU).temperature == float(np.float32(1.7))
+    rewrite(tmp_path / "b", lambda info: {key: value for key, value in info.items() if key != "temperature"})
+    with pytest.raises(RunError, match="another temperature"):
+        load_bundle(tmp_path / "b", CPU)
+
+
+@pytest.mark.parametrize("value", [0, -1.5, math.nan, math.inf, "1.5", None, True, [1.0], 1e-9, 1e9, 10**400])
+def test_a_hostile_temperature_is_refused_by_name(bundle: Path, value: Any) -> None:
+    rewrite(bundle, lambda info: info.update(temperature=value))
+    with pytest.raises(RunError, match=r"temperature: a number from 0\.015625 to 64, found"):
+        load_bundle(bundle, CPU)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.5, math.nan, math.inf])
+def test_a_hostile_temperature_in_the_weights_is_refused_by_name(tmp_path: Path, value: float) -> None:
+    module, info = make_module()
+    module.temperature.fill_(value)
+    save_bundle(tmp_path / "b", module, info)
+    with pytest.raises(RunError, match="temperature"):
+        load_bundle(tmp_path / "b", CPU)
+    rewrite(tmp_path / "b", lambda info: info.update(temperature=1.0))
+    with pytest.raises(RunError, match=r"another temperature \(1\.0\) than the weights"):
+        load_bundle(tmp_path / "b", CPU)
+
+
+def test_thresholds_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    module, info = calibrated("multilabel")
+    save_bundle(tmp_path / "b", module, info)
+    for value in ([0.5], [0.5, 0.5, 1.5], [0.5, "x", 0.5], [0.1, 0.2, math.nan], 0.5, None, {"a": 1}):
+        rewrite(tmp_path / "b", lambda info, value=value: info.update(thresholds=value))
+        with pytest.raises(RunError, match="thresholds: a number from 0 to 1 a class, or none"):
+            load_bundle(tmp_path / "b", CPU)
+    rewrite(tmp_path / "b", lambda info: info.update(thresholds=[0.5, 0.5, 0.5]))
+    with pytest.raises(RunError, match="another thresholds"):
+        load_bundle(tmp_path / "b", CPU)
+    rewrite(tmp_path / "b", lambda info: info.update(thresholds=[]))
+    with pytest.raises(RunError, match="'thresholds' should have shape none"):
+        load_bundle(tmp_path / "b", CPU)
+
+
+def test_one_class_an_image_has_no_thresholds(bundle: Path) -> None:
+    rewrite(bundle, lambda info: info.update(thresholds=[0.5, 0.5, 0.5]))
+    with pytest.raises(RunError, match="thresholds: none, found"):
+        load_bundle(bundle, CPU)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_the_temperature_can_be_left_out(tmp_path: Path, task: str) -> None:
+    plain, info = make_module(task)
+    save_bundle(tmp_path / "plain", plain, info)
+    save_bundle(tmp_path / "b", *calibrated(task))
+    expected = tellapart.load(tmp_path / "plain").predict(IMAGE)[0].probs
+    with_it = tellapart.load(tmp_path / "b")
+    without = tellapart.load(tmp_path / "b", calibrated=False)
+    assert without.temperature == 1.0
+    assert without.predict(IMAGE)[0].probs == expected
+    assert with_it.predict(IMAGE)[0].probs != expected
+    assert with_it.predict(IMAGE)[0].label == without.predict(IMAGE)[0].label
+    assert without.thresholds != with_it.thresholds or task == "multiclass"
+
+
 def test_weights_of_another_model_are_refused_by_name(bundle: Path) -> None:
     tensors = load((bundle / "model.safetensors").read_bytes())
     del tensors["network.head.1.bias"]
@@ -270,7 +385,7 @@ ODD: list[Any] = [
     [float("nan")] * 3,
 ]
 PLACES = [
-    *[(key,) for key in ("version", "task", "classes", "model", "preprocessing", "files")],
+    *[(key,) for key in KEYS],
     *[("model", key) for key in ("name", "num_classes", "in_channels", "size_px", "pretrained")],
     *[("preprocessing", key) for key in ("size_px", "resize_px", "fit", "mean", "std", "other")],
     ("files", "model.safetensors"),
@@ -361,3 +476,22 @@ def test_the_card_says_what_was_measured_on_how_many(tmp_path: Path) -> None:
     assert "| top1 | 0.7500 | 0.5000 to 0.9000 |" in text
     assert "| nll | not defined |" in text
     assert "`ant`, `bee`, `cat`" in text
+
+
+def test_the_card_says_what_was_done_to_the_probabilities(tmp_path: Path) -> None:
+    module, info = calibrated("multilabel")
+    before, after = ({"ece": {"value": value, "low": 0.01, "high": None}} for value in (0.123, 0.045))
+    save_bundle(tmp_path / "b", module, {**info, "calibration": {"before": before, "after": after}})
+    text = (tmp_path / "b" / "README.md").read_text()
+    assert "divided by a temperature of 1.7 before" in text
+    assert "It was fitted on val" in text
+    assert "| ece | 0.1230 | 0.0450 | 0.0100 to not defined |" in text
+    assert "`ant` 0.250, `bee` 0.500, `cat` 0.100" in text
+    plain, info = make_module()
+    save_bundle(tmp_path / "plain", plain, info)
+    text = (tmp_path / "plain" / "README.md").read_text()
+    assert "its temperature is 1." in text
+    assert "threshold" not in text
+    numbers, info = make_module("regression", outputs=2)
+    save_bundle(tmp_path / "numbers", numbers, info)
+    assert "emperature" not in (tmp_path / "numbers" / "README.md").read_text()

@@ -15,7 +15,7 @@ from torch import nn
 
 from tellapart.data.decode import ImageError
 from tellapart.data.preprocess import Preprocess
-from tellapart.errors import DataError
+from tellapart.errors import ConfigError, DataError
 from tellapart.exporting.classifier import Classifier, Prediction
 from tellapart.exporting.module import ClassifierModule
 from tellapart.models import create_model
@@ -70,6 +70,84 @@ def test_equal_to_the_network_run_by_hand() -> None:
     assert found[0].prob == max(found[0].probs.values())
     assert list(found[0].probs) == list(CLASSES)
     assert math.isclose(sum(found[0].probs.values()), 1.0, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_by_hand(temperature: float) -> None:
+    classifier = make_classifier()
+    logits = logits_by_hand(classifier, COLOUR)
+    classifier.module.calibrate(temperature)
+    assert classifier.temperature == temperature
+    found = classifier.predict(COLOUR)
+    np.testing.assert_allclose(probs(found)[0], (logits / temperature).softmax(0).numpy(), rtol=1e-5, atol=1e-6)
+    assert found[0].label == CLASSES[int(logits.argmax())]
+    many = make_classifier("multilabel")
+    many.module.calibrate(temperature)
+    wanted = (logits_by_hand(many, COLOUR) / temperature).sigmoid().numpy()
+    np.testing.assert_allclose(probs(many.predict(COLOUR))[0], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_numbers_have_no_temperature() -> None:
+    classifier = make_classifier("regression")
+    expected = classifier.predict(COLOUR)[0].probs
+    classifier.module.calibrate(3.0)
+    assert classifier.predict(COLOUR)[0].probs == expected
+
+
+def test_each_class_has_its_threshold() -> None:
+    classifier = make_classifier("multilabel")
+    found = np.array(list(classifier.predict(COLOUR)[0].probs.values()), np.float32)
+    # Above its threshold, not at it: the first is just missed, the second just taken, the third far from either.
+    classifier.module.calibrate(1.0, np.array([found[0], np.nextafter(found[1], np.float32(0)), 1.0]))
+    assert classifier.predict(COLOUR)[0].label == "bee"
+    assert list(classifier.predict(COLOUR)[0].probs.values()) == found.tolist()
+
+
+BATCH = torch.from_numpy(np.random.default_rng(2).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8))
+
+
+def test_without_views_the_bits_are_those_of_the_module() -> None:
+    classifier = make_classifier()
+    classifier.module.calibrate(1.6)
+    with torch.inference_mode():
+        assert torch.equal(classifier.outputs(BATCH), classifier.module.from_reduced(BATCH))
+        assert torch.equal(classifier.logits(BATCH), classifier.module.logits(BATCH))
+        assert torch.equal(classifier.outputs(BATCH), (classifier.logits(BATCH) / torch.tensor(1.6)).softmax(1))
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_each_view_is_the_transformed_image_run_by_itself(task: str) -> None:
+    classifier = make_classifier(task)
+    classifier.module.calibrate(2.0)
+    padded = np.pad(BATCH.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), "reflect")
+    first, last = (torch.from_numpy(padded[..., start : start + 8, start : start + 8].copy()) for start in (0, 2))
+    with torch.inference_mode():
+        alone, *others = (
+            classifier.module.logits(view) for image in (BATCH, first, last) for view in (image, image.flip(-1))
+        )
+    assert torch.equal(classifier.logits(BATCH, tta="none"), alone)
+    assert torch.equal(classifier.logits(BATCH, tta="flip"), 0.5 * alone + 0.5 * others[0])
+    expected = 0.25 * alone + 0.25 * others[0]
+    for view in others[1:]:
+        expected = expected + 0.125 * view
+    assert torch.equal(classifier.logits(BATCH, tta="flip-shift"), expected)
+    assert torch.equal(classifier.outputs(BATCH, tta="flip-shift"), classifier.module.from_logits(expected))
+
+
+def test_predict_takes_the_views() -> None:
+    classifier = make_classifier()
+    image = BATCH[0]
+    found = classifier.predict([image], tta="flip")[0]
+    assert list(found.probs.values()) == classifier.outputs(BATCH[:1], tta="flip")[0].tolist()
+    assert found.probs != classifier.predict([image])[0].probs
+    # A mirrored image has the same two views.
+    mirrored = classifier.predict([image.flip(-1)], tta="flip")[0]
+    assert list(mirrored.probs.values()) == pytest.approx(list(found.probs.values()), abs=1e-6)
+
+
+def test_an_unknown_name_of_views_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(ConfigError, match=r"unknown tta 'flop'\. Did you mean 'flip'"):
+        make_classifier().predict("no-such-file.jpg", tta="flop")
 
 
 def test_multilabel_by_hand() -> None:

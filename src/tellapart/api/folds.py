@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from tellapart import config as configs
-from tellapart import hardware
 from tellapart.api.evaluate import evaluate, looks_at
-from tellapart.api.prepare import Prepared, same_bits
+from tellapart.api.prepare import Prepared
 from tellapart.api.run import Run, write_json
-from tellapart.config import RunConfig, get, options, override
+from tellapart.api.several import (
+    Member,
+    TitledProgress,
+    TrainOne,
+    begun,
+    estimate_in_words,
+    number,
+    require_same_images,
+    spread,
+    train_member,
+    with_precision,
+)
+from tellapart.config import RunConfig
 from tellapart.data.splits import UNUSED, Split, make_split
-from tellapart.errors import Interrupted, NonFiniteLossError, RunError
-from tellapart.evaluation.metrics import HEADLINE, Estimate, evaluate_predictions, format_accuracy, metrics_json
+from tellapart.errors import RunError
+from tellapart.evaluation.metrics import HEADLINE, Estimate, evaluate_predictions, metrics_json
 from tellapart.evaluation.predictions import Predictions
-from tellapart.training.progress import EpochReport, Progress, StepReport
-
-
-class TrainOne(Protocol):
-    """What trains the run of one fold. `api.train` has it, and imports this module."""
-
-    def __call__(self, prepared: Prepared, path: Path, display: Progress, started_at: float, *, is_new: bool) -> Run:
-        """Train a new run, or go on with one, to its end."""
-        ...
+from tellapart.training.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,15 @@ def train_folds(prepared: Prepared, path: Path, display: Progress, train_one: Tr
         RunError: the images changed since the first fold began.
         Interrupted: a signal asked it to stop; the folds that ended are kept, and the one it was in can go on.
     """
-    prepared = _with_precision(prepared)
+    prepared = with_precision(prepared)
     num_folds = prepared.config.data.folds
     done: list[dict[str, Any]] = []
     tables: list[Predictions] = []
     for fold in range(1, num_folds + 1):
-        shown = FoldProgress(display, fold, num_folds, prepared.source.notes if fold > 1 else ())
-        with _begun(path, prepared.config):
-            run = _train_fold(prepared, path, fold, shown, train_one)
+        member = _member(prepared, path, fold)
+        shown = TitledProgress(display, member.title, prepared.source.notes if fold > 1 else ())
+        with begun(path, prepared.config, fold_path(path, 1)):
+            run = train_member(prepared, path, member, shown, train_one, partial(_store_split, prepared, path))
         tables.append(_test_fold(run, prepared, shown))
         done.append(_entry(run, fold, tables[-1], prepared.config.seed))
         write_json(path / "folds.json", {"folds": num_folds, "done": done})
@@ -103,91 +104,18 @@ def train_folds(prepared: Prepared, path: Path, display: Progress, train_one: Tr
     return finished
 
 
-class FoldProgress(Progress):
-    """Names the fold on what it passes on to another display; leaves out what the folds before have said."""
-
-    def __init__(self, display: Progress, fold: int, num_folds: int, said: Sequence[str] = ()) -> None:
-        self.display, self.title, self.said = display, f"fold {fold} of {num_folds}", frozenset(said)
-
-    def say(self, text: str) -> None:
-        """Show a sentence, the fold before it."""
-        if text not in self.said:
-            self.display.say(f"{self.title}: {text}")
-
-    def step(self, report: StepReport) -> None:
-        """Show where the epoch stands."""
-        self.display.step(replace(report, title=self.title))
-
-    def epoch(self, report: EpochReport) -> None:
-        """Show how an epoch ended."""
-        self.display.epoch(replace(report, title=self.title))
-
-    @contextmanager
-    def task(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar, the fold in its title."""
-        with self.display.task(f"{self.title}: {title}", total) as advance:
-            yield advance
+def _member(prepared: Prepared, path: Path, fold: int) -> Member:
+    config = replace(prepared.config, data=replace(prepared.config.data, fold=fold))
+    return Member(f"fold {fold} of {config.data.folds}", fold_path(path, fold), config)
 
 
-def _with_precision(prepared: Prepared) -> Prepared:
-    """Return the config with the precision that is found now, so that all folds compute in the same one."""
-    compute = prepared.config.compute
-    precision = hardware.choose_precision(hardware.choose_device(compute.device), compute.precision)
-    return replace(prepared, config=replace(prepared.config, compute=replace(compute, precision=precision)))
-
-
-@contextmanager
-def _begun(path: Path, config: RunConfig) -> Iterator[None]:
-    """Store the config of the whole, but leave nothing behind where not even the first fold could begin."""
-    if (path / "config.json").exists():
-        yield
-        return
-    is_made = not path.exists()
-    path.mkdir(parents=True, exist_ok=True)
-    write_json(path / "config.json", configs.to_dict(config))
-    try:
-        yield
-    except BaseException:
-        if not fold_path(path, 1).exists():
-            (path / "config.json").unlink()
-            if is_made:
-                path.rmdir()
-        raise
-
-
-def _train_fold(prepared: Prepared, path: Path, fold: int, display: FoldProgress, train_one: TrainOne) -> Run:
-    """Train the run of a fold to its end, from where it stands."""
-    folder = fold_path(path, fold)
-    run = Run(folder)
-    if run.result is not None:
-        display.say("has ended before")
-        return run
-    is_new = not (folder / "config.json").exists()
-    if is_new:
-        config = replace(prepared.config, data=replace(prepared.config.data, fold=fold))
-        _store_split(prepared, path, config)
-    else:
-        config = override(run.config, {name: get(prepared.config, name) for name in options() if same_bits(name)})
-    try:
-        return train_one(replace(prepared, config=config), folder, display, perf_counter(), is_new=is_new)
-    except Interrupted as error:
-        # Either would do, and only the folder of all goes on to the folds that follow.
-        raise Interrupted(f"{display.title}: {error}".replace(str(folder), str(path))) from None
-    except NonFiniteLossError as error:
-        raise NonFiniteLossError(f"{display.title}: {error}") from error
-
-
-def _store_split(prepared: Prepared, path: Path, config: RunConfig) -> None:
+def _store_split(prepared: Prepared, path: Path, member: Member) -> None:
     """Store the division of a fold after the first, by the pixels that the first found: all divide the same images."""
-    folder = fold_path(path, config.data.fold)
+    folder, config = member.folder, member.config
     if config.data.fold == 1 or (folder / "split.parquet").exists():
         return
     first = Run(fold_path(path, 1)).split
-    if list(first.paths) != prepared.source.paths:
-        raise RunError(
-            f"{path}: the images of {prepared.source.name} changed since the first fold began. To go on, put them back "
-            "as they were; or start a new run."
-        )
+    require_same_images(prepared, first, path, "fold")
     split = make_split(
         prepared.source, first.pixel_hashes, config.data, config.seed, content_hashes=first.content_hashes
     )
@@ -195,14 +123,14 @@ def _store_split(prepared: Prepared, path: Path, config: RunConfig) -> None:
     split.save(folder / "split.parquet")
 
 
-def _test_fold(run: Run, prepared: Prepared, display: FoldProgress) -> Predictions:
+def _test_fold(run: Run, prepared: Prepared, display: TitledProgress) -> Predictions:
     """Return what a fold's run says of its test part; the look at it is taken and recorded once."""
     file = run.path / "predictions" / "test.parquet"
     if not looks_at(run, "test") or not file.exists():
         evaluate(run, "test", data=prepared.source, device=prepared.config.compute.device, progress=display)
     table = Predictions.load(file)
     found = evaluate_predictions(table, seed=run.config.seed)
-    display.say(f"test: {_estimate_in_words(found[HEADLINE[table.task]], HEADLINE[table.task], len(table))}")
+    display.say(f"test: {estimate_in_words(found[HEADLINE[table.task]], HEADLINE[table.task], len(table))}")
     return table
 
 
@@ -222,6 +150,9 @@ def _entry(run: Run, fold: int, table: Predictions, seed: int) -> dict[str, Any]
 def pool(tables: Sequence[Predictions], split: Split) -> Predictions:
     """Return one table of the test parts of all folds, in which each image that was dealt into them stands once.
 
+    Each fold has a temperature of its own, which the table of all cannot tell: it is then not known. Where the folds
+    have other thresholds, classes of the table are predicted above 0.5.
+
     Args:
         tables: one a fold.
         split: the division of any of the folds, which names the images.
@@ -232,6 +163,7 @@ def pool(tables: Sequence[Predictions], split: Split) -> Predictions:
     dealt = [row for row, part in enumerate(split.splits) if part != UNUSED]
     readable = [row for row in dealt if split.pixel_hashes[row]]
     first = tables[0]
+    temperatures, thresholds = {table.temperature for table in tables}, {table.thresholds for table in tables}
     indices = np.concatenate([table.indices for table in tables])
     paths = [path for table in tables for path in table.paths]
     is_whole = sorted(indices.tolist()) == readable and paths == [split.paths[row] for row in indices]
@@ -247,6 +179,8 @@ def pool(tables: Sequence[Predictions], split: Split) -> Predictions:
         targets=np.concatenate([table.targets for table in tables]),
         outputs=np.concatenate([table.outputs for table in tables]),
         num_given=len(dealt),
+        temperature=temperatures.pop() if len(temperatures) == 1 else math.nan,
+        thresholds=thresholds.pop() if len(thresholds) == 1 else (),
     ).sorted_by_index()
 
 
@@ -258,36 +192,21 @@ def _result(run: FoldsRun, pooled: Predictions, done: list[dict[str, Any]]) -> d
         "n": len(pooled),
         "num_given": pooled.num_given,
         "metrics": metrics_json(evaluate_predictions(pooled, seed=run.config.seed)),
-        "over_folds": {name: _spread([each["metrics"].get(name) for each in done]) for name in done[0]["metrics"]},
+        "over_folds": {name: spread([each["metrics"].get(name) for each in done]) for name in done[0]["metrics"]},
         "per_fold": done,
         "seconds": round(sum(each["seconds"] or 0 for each in done), 3),
-    }
-
-
-def _spread(found: Sequence[Mapping[str, float | None] | None]) -> dict[str, float | None]:
-    """Return mean and standard deviation (of a sample) over the folds in which a metric is defined."""
-    values = [each["value"] for each in found if each is not None and each["value"] is not None]
-    return {
-        "mean": float(np.mean(values)) if values else None,
-        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
     }
 
 
 def in_words(result: Mapping[str, Any], headline: str) -> str:
     """Return the result of all folds in a line."""
     found, over = result["metrics"][headline], result["over_folds"][headline]
-    value, low, high = (math.nan if found[key] is None else found[key] for key in ("value", "low", "high"))
-    mean, std = (math.nan if over[key] is None else over[key] for key in ("mean", "std"))
-    estimate = _estimate_in_words(Estimate(value, low, high), headline, result["n"])
+    value, low, high = (number(found[key]) for key in ("value", "low", "high"))
+    mean, std = (number(over[key]) for key in ("mean", "std"))
+    estimate = estimate_in_words(Estimate(value, low, high), headline, result["n"])
     spread = (
         f"{mean:.1%}, standard deviation {std:.1%}"
         if headline == "top1"
         else f"{mean:.4f}, standard deviation {std:.4f}"
     )
     return f"over {result['folds']} folds, each image tested on once: {estimate}; mean of the folds {spread}"
-
-
-def _estimate_in_words(found: Estimate, headline: str, n: int) -> str:
-    if headline == "top1":
-        return f"accuracy {format_accuracy(found, n)}"
-    return f"{headline} {found.value:.4f} ({found.low:.4f} to {found.high:.4f}, n = {n:,})"

@@ -68,6 +68,7 @@ def prepare(data: Any, recipe: str, changes: Mapping[str, Any]) -> Prepared:
         asked = override(RunConfig(), changes, names, combinations=False)
     except ConfigError as error:
         raise ConfigError(problems + error.problems) from None
+    problems += _seed_problems(asked)
     if problems:
         raise ConfigError(problems)
     source = open_data(data, asked.data)
@@ -78,6 +79,21 @@ def prepare(data: Any, recipe: str, changes: Mapping[str, Any]) -> Prepared:
         raise ConfigError(unused)
     check_division(source, config.data)
     return Prepared(source, _resolve(config, data, source))
+
+
+def _seed_problems(config: RunConfig) -> list[str]:
+    problems = []
+    if config.seeds == 1:
+        problems.append("seeds: expected 0 (train once) or at least 2, whose results have a spread; found 1")
+    if config.seeds and config.data.folds and not config.data.fold:
+        problems.append(
+            "seeds, data.folds: give one of them. A seed shows how training varies on one division, and a fold has "
+            "another one: the two spreads would be one number that says neither. For several seeds of one fold, name "
+            "it by data.fold"
+        )
+    if config.seeds and config.seed + config.seeds > 2**63:
+        problems.append(f"seeds: the last of {config.seeds} seeds from {config.seed} on would be over {2**63 - 1}")
+    return problems
 
 
 def summarize(source: Source) -> DataSummary:
@@ -173,6 +189,9 @@ def storable_name(data: Any) -> str:
     if not isinstance(data, str | os.PathLike):
         return "<arrays>"
     text = os.fspath(data)
+    # As in `open_source`: a known name wins over a folder of that name, here and when the run is resumed.
+    if isinstance(data, str) and text in SOURCES:
+        return text
     return str(Path(text).resolve()) if Path(text).exists() and os.sep in os.fspath(Path(text).resolve()) else text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,21 +11,20 @@ from typing import Any
 
 import torch
 
-import tellapart
 from tellapart import config as configs
 from tellapart import hardware
-from tellapart.api.evaluate import Evaluation, classify, judge, record
+from tellapart.api.environment import environment
+from tellapart.api.finish import finish, write_overview
 from tellapart.api.folds import FoldsRun, is_folds, train_folds
 from tellapart.api.job import Job
 from tellapart.api.opening import open_data
 from tellapart.api.prepare import Prepared, differences, prepare, same_bits, storable_name
 from tellapart.api.reading import read_data
 from tellapart.api.run import Run, new_run_path, write_json
+from tellapart.api.seeds import SeedsRun, is_seeds, train_seeds
 from tellapart.config import RunConfig, override
 from tellapart.errors import ConfigError, Interrupted, MissingError, RunError
-from tellapart.evaluation.metrics import HEADLINE, HIGHER_IS_BETTER, format_accuracy
-from tellapart.exporting.bundle import save_bundle
-from tellapart.exporting.classifier import Classifier
+from tellapart.evaluation.metrics import HEADLINE, HIGHER_IS_BETTER
 from tellapart.training.checkpoint import checkpoints, load_newest
 from tellapart.training.history import History
 from tellapart.training.loop import fit
@@ -44,6 +42,7 @@ def train(
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int | None = None,
+    seeds: int | None = None,
     run: str | os.PathLike[str] | None = None,
     resume: bool = False,
     device: str | None = None,
@@ -61,6 +60,7 @@ def train(
         epochs: passes over the training images.
         batch_size: images an update sees.
         seed: the one seed of the run.
+        seeds: train so many times, with `seed`, the next one and so on, on one division; the run is then a `SeedsRun`.
         run: its folder, new or empty; by default `runs/DATE-DATA-MODEL`.
         resume: go on with the run in `run`, or do nothing if it has ended.
         device: auto, cpu, cuda, mps.
@@ -81,6 +81,7 @@ def train(
         "train.epochs": epochs,
         "train.batch_size": batch_size,
         "seed": seed,
+        "seeds": seeds,
         "compute.device": device,
         "compute.precision": precision,
     }
@@ -100,9 +101,7 @@ def train(
                 "note: these are few photographs to learn from nothing. Pretrained weights usually do much better, "
                 "where there is a network: --model timm:resnet18 --model.pretrained true"
             )
-        if is_folds(prepared.config):
-            return train_folds(prepared, path, display, _train)
-        return _train(prepared, path, display, started_at, is_new=True)
+        return _train_all(prepared, path, display, started_at, is_new=True)
     finally:
         display.close()
 
@@ -133,8 +132,8 @@ def _resume(
     if path is None:
         raise ConfigError(["run: which run to resume? Give its folder."])
     run = Run(Path(path))
-    if is_folds(run.config):
-        run = FoldsRun(run.path)
+    if is_folds(run.config) or is_seeds(run.config):
+        run = FoldsRun(run.path) if is_folds(run.config) else SeedsRun(run.path)
     other = differences(run.config, changes)
     settings = run.config.data
     if data is not None and storable_name(data) != settings.source:
@@ -148,9 +147,17 @@ def _resume(
         raise RunError(f"{run.path}: this run was trained on arrays; give them again as `data`.")
     source = open_data(data if settings.source == "<arrays>" else settings.source, settings)
     config = override(run.config, {name: changes[name] for name in changes if same_bits(name)})
-    if isinstance(run, FoldsRun):
-        return train_folds(Prepared(source, config), run.path, display, _train)
-    return _train(Prepared(source, config), run.path, display, started_at, is_new=False)
+    return _train_all(Prepared(source, config), run.path, display, started_at, is_new=False)
+
+
+def _train_all(prepared: Prepared, path: Path, display: Progress, started_at: float, *, is_new: bool) -> Run:
+    """Train the run, or the runs of all folds or seeds."""
+    if not (is_folds(prepared.config) or is_seeds(prepared.config)):
+        return _train(prepared, path, display, started_at, is_new=is_new)
+    train_several = train_folds if is_folds(prepared.config) else train_seeds
+    run = train_several(prepared, path, display, _train)
+    write_overview(run, display)
+    return run
 
 
 def _train(prepared: Prepared, path: Path, display: Progress, started_at: float, *, is_new: bool) -> Run:
@@ -168,10 +175,11 @@ def _train(prepared: Prepared, path: Path, display: Progress, started_at: float,
         write_json(path / "environment.json", environment())
         if data.errors:
             write_json(path / "unreadable.json", data.errors)
+        write_json(path / "findings.json", {"findings": data.findings})
     if not has_split:
         data.split.save(path / "split.parquet")
     _fit(job, path, display)
-    return _finish(job, run, display, started_at)
+    return finish(job, run, display, started_at)
 
 
 def _fit(job: Job, path: Path, display: Progress) -> None:
@@ -211,75 +219,3 @@ def _fit(job: Job, path: Path, display: Progress) -> None:
             raise Interrupted(f"{error} Go on with: tellapart train --resume {path}") from None
         finally:
             recorder.history.close()
-
-
-def _finish(job: Job, run: Run, display: Progress, started_at: float) -> Run:
-    """Judge the chosen weights on val, write the bundle, and mark the run as ended."""
-    config, data = job.config, job.data
-    weights = job.state.best_weights if config.train.select == "best" else job.state.weights_to_ship()
-    assert weights is not None, "a run has at least one epoch"
-    job.state.model.load_state_dict(weights)
-    # In the memory format that a loaded bundle computes in: `evaluate` is to find this number to the last bit.
-    module = job.module.eval().to(memory_format=torch.channels_last)
-    classifier = Classifier(module, data.source.classes, {}, job.device)
-    outputs = classify(classifier, (image for batch in job.batches("val") for image in batch.images))
-    targets = data.source.targets[data.split.rows("val")]
-    evaluation = judge(classifier, data.split, "val", targets, outputs, config.seed)
-    save_bundle(run.bundle, module, describe(job, evaluation))
-    record(run, evaluation)
-    result = {
-        "run": str(run.path),
-        "split": "val",
-        "n": evaluation.n,
-        "num_given": evaluation.num_given,
-        "metrics": evaluation.as_dict()["metrics"],
-        "best_epoch": job.state.best_epoch,
-        "epochs": job.state.epoch,
-        "seconds": round(time.perf_counter() - started_at, 3),
-    }
-    write_json(run.path / "result.json", result)
-    headline = HEADLINE[data.source.task]
-    if headline == "top1":
-        shown = format_accuracy(evaluation.metrics["top1"], evaluation.n, evaluation.num_given)
-        display.say(f"accuracy on val: {shown}")
-    else:
-        found = evaluation.metrics[headline]
-        display.say(f"{headline} on val: {found.value:.4f} ({found.low:.4f} to {found.high:.4f}, n = {evaluation.n:,})")
-    return run
-
-
-def describe(job: Job, evaluation: Evaluation) -> dict[str, Any]:
-    """Return what the bundle's config.json tells beside the preprocessing and the hashes."""
-    config, data = job.config, job.data
-    return {
-        "model": {
-            "name": config.model.name,
-            "num_classes": data.source.num_outputs,
-            "in_channels": data.source.num_channels,
-            "size_px": config.preprocess.size_px,
-        },
-        "classes": list(data.source.classes),
-        "data": {
-            "name": data.source.name,
-            "num_train": len(data.split.rows("train")),
-            "epochs": job.state.epoch,
-            "best_epoch": job.state.best_epoch,
-            "seed": config.seed,
-            "recipe": config.recipe,
-        },
-        "val": {key: value for key, value in evaluation.as_dict().items() if key != "split"},
-        "versions": environment()["versions"],
-        "license": None,
-    }
-
-
-def environment() -> dict[str, Any]:
-    """Return the command and the versions that a run was made with."""
-    import platform
-
-    versions = {
-        "tellapart": tellapart.__version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-    }
-    return {"command": sys.argv, "versions": versions, "platform": platform.platform()}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from pathlib import Path
 
 from tellapart.cli.parser import Parser
 
 _EXAMPLES = """
 tellapart evaluate runs/mine
 tellapart evaluate runs/mine --split test
-tellapart evaluate runs/mine --split test --json
+tellapart evaluate runs/mine --split test --tta flip --json
+tellapart evaluate runs/mine --data path/to/new/photos
+tellapart evaluate runs/mine --corruptions --limit 1000
+tellapart evaluate runs/mine --split test --selective --ood path/to/other/photos
+tellapart evaluate predictions.csv
 """
 
 
@@ -19,48 +23,63 @@ def make_parser() -> Parser:
     """Return the parser."""
     parser = Parser(
         "evaluate",
-        "A run's metrics on val, or on test, each with its 95% interval. A look at test is noted in the run.",
+        "A run's metrics on val, on test, or on any other images, each with its 95% interval. A look at test is noted "
+        "in the run.\nOr the metrics of a table of predictions (.csv, .tsv, .parquet) that anything wrote: a column "
+        "class,\nand a column of probabilities for each class.",
         _EXAMPLES,
     )
-    parser.add_argument("run", help="the run's folder")
-    parser.add_argument("--split", choices=("val", "test", "train"), default="val", help="(default: val)")
-    parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda, mps (default: auto)")
-    parser.add_argument("--json", action="store_true", help="print JSON on stdout, all else on stderr")
+    add = parser.add_argument
+    add("run", help="the run's folder, or a table of predictions")
+    add("--split", choices=("val", "test", "train"), help="(default: val; of --data: all images)")
+    add(
+        "--data",
+        metavar="DATA",
+        help="other images with the classes of the run: a folder, a manifest, a data set's name",
+    )
+    add("--tta", default="none", metavar="TEXT", help="views of an image to average: none, flip, flip-shift")
+    add("--corruptions", action="store_true", help="also under noise, blur, JPEG and more, each in five strengths")
+    add(
+        "--limit", type=int, default=0, metavar="INT", help="corruptions: of so many images, drawn; 0: all (default: 0)"
+    )
+    add("--selective", action="store_true", help="also what answering only when sure brings, and how sure for 99%%")
+    add("--ood", metavar="DATA", help="also whether it notices images that are of none of its classes")
+    add("--classes", default="", metavar="A,B,C", help="a table with one column of lists: their classes, in order")
+    add("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda, mps (default: auto)")
+    add("--json", action="store_true", help="print JSON on stdout, all else on stderr")
     return parser
 
 
 def run(arguments: list[str]) -> int:
     """Evaluate and print."""
-    found = make_parser().parse(arguments)
-    from tellapart.api.evaluate import Evaluation, evaluate, looks_at
-    from tellapart.api.run import Run
-    from tellapart.evaluation.metrics import format_accuracy, per_class_table
+    parser = make_parser()
+    found = parser.parse(arguments)
+    if found.limit < 0:
+        parser.error(f"--limit: expected a number of images, or 0 for all, found {found.limit}")
+    if found.limit and not found.corruptions:
+        parser.error("--limit: says of how many images --corruptions are measured; it has no effect without them")
+    from tellapart.api.evaluate import evaluate
     from tellapart.training.progress import make_progress
 
     display = make_progress(True, sys.stderr if found.json else sys.stdout)
-    result: Evaluation = evaluate(found.run, found.split, device=found.device, progress=display)
+    try:
+        result = evaluate(
+            found.run,
+            found.split,
+            data=found.data,
+            tta=found.tta,
+            corruptions=found.corruptions,
+            limit=found.limit,
+            selective=found.selective,
+            ood=found.ood,
+            classes=[name.strip() for name in found.classes.split(",") if name.strip()],
+            device=found.device,
+            progress=display,
+        )
+    finally:
+        display.close()
     if found.json:
-        print(json.dumps(result.as_dict()))
-        return 0
-    if "top1" in result.metrics:
-        print(f"accuracy on {result.split}: {format_accuracy(result.metrics['top1'], result.n, result.num_given)}")
-    if result.n < result.num_given:
-        print(f"{result.n:,} of {result.num_given:,} images evaluated; the others cannot be read")
-    for name, estimate in result.metrics.items():
-        print(f"  {name:18} {estimate.value:.4f}   {estimate.low:.4f} to {estimate.high:.4f}")
-    if result.predictions.task != "regression":
-        _print_classes(per_class_table(result.predictions))
-    looks = len(looks_at(Run(Path(found.run)), "test"))
-    if found.split == "test" and looks > 1:
-        print(f"test was looked at {looks} times; whatever was chosen after a look makes the next one flatter.")
+        print(json.dumps(result.details()))
+    else:
+        width = max(60, min(120, shutil.get_terminal_size((80, 24)).columns))
+        print("\n".join(result.lines(width)))
     return 0
-
-
-def _print_classes(rows: list[dict[str, str | int | float | None]], most: int = 30) -> None:
-    width = max(len("class"), *(len(str(row["class"])) for row in rows))
-    print(f"  {'class':{width}}  {'n':>7}  precision  recall")
-    for row in rows[:most]:
-        precision, recall = (f"{row[key]:.1%}" if row[key] is not None else "-" for key in ("precision", "recall"))
-        print(f"  {row['class']:{width}}  {row['support']:>7,}  {precision:>9}  {recall:>6}")
-    if len(rows) > most:
-        print(f"  and {len(rows) - most:,} more classes")

@@ -20,7 +20,7 @@ VERBS = {
     "report": "one HTML page that shows why to believe a run, or an overview of many",
     "explain": "where the network looks, and which training images an image resembles",
     "predict": "classify images with a run or a bundle",
-    "ls": "what there is: models, datasets, recipes, optimizers, schedules, losses, augmentations",
+    "ls": "what there is: runs, models, datasets, recipes, optimizers, schedules, losses, augmentations",
     "doctor": "check this environment and say how to mend it",
 }
 

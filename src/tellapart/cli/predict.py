@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 tellapart predict runs/mine photo.jpg
 tellapart predict runs/mine photos/ --top-k 5
+tellapart predict runs/mine photo.jpg --tta flip
 tellapart predict runs/mine/bundle photos/ --json > predictions.jsonl
 """
 
@@ -31,6 +32,10 @@ def make_parser() -> Parser:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="images, or folders of images")
     parser.add_argument("--top-k", type=int, default=1, metavar="INT", help="classes to show for an image (default: 1)")
     parser.add_argument("--batch-size", type=int, default=64, metavar="INT", help="images at a time (default: 64)")
+    parser.add_argument(
+        "--tta", default="none", metavar="TEXT", help="views of an image to average: none, flip, flip-shift"
+    )
+    parser.add_argument("--uncalibrated", action="store_true", help="the network's own probabilities, no temperature")
     parser.add_argument("--device", default="auto", metavar="TEXT", help="auto, cpu, cuda, mps (default: auto)")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line")
     return parser
@@ -46,9 +51,9 @@ def run(arguments: list[str]) -> int:
     from tellapart.api.load import load
     from tellapart.data.decode import ImageError
 
-    classifier = load(found.run, device=found.device)
+    classifier = load(found.run, device=found.device, calibrated=not found.uncalibrated)
     num_failed = num_images = 0
-    for path, result in classifier.predict_each(image_paths(found.paths), found.batch_size):
+    for path, result in classifier.predict_each(image_paths(found.paths), found.batch_size, tta=found.tta):
         num_images += 1
         if isinstance(result, ImageError):
             num_failed += 1

@@ -16,6 +16,7 @@ tellapart train path/to/folder --run runs/mine
 tellapart train cifar10 --model resnet18 --epochs 30 --optim.lr 0.01
 tellapart train cifar10 --recipe tutorial --dry-run
 tellapart train path/to/folder --data.folds 5
+tellapart train digits --seeds 5
 tellapart train --resume runs/mine
 """
 # Short names for the fields that are set most often.
@@ -24,12 +25,13 @@ _SHORT = {
     "epochs": "train.epochs",
     "batch-size": "train.batch_size",
     "seed": "seed",
+    "seeds": "seeds",
     "device": "compute.device",
     "precision": "compute.precision",
     "data-dir": "data.data_dir",
 }
 # These fields are set by an argument of their own.
-_ELSEWHERE = {"recipe", "seed", "data.source"}
+_ELSEWHERE = {"recipe", "seed", "seeds", "data.source"}
 
 
 def make_parser() -> Parser:
@@ -111,9 +113,18 @@ def _which_run(parser: Parser, path: str | None, resume: str | None) -> str | No
 
 def _next_steps(path: str, finished: Any) -> str:
     from tellapart.api.folds import FoldsRun, fold_path
+    from tellapart.api.seeds import SeedsRun, seed_path
 
     steps = {f"tellapart predict {path} IMAGE ...": "what is on a picture"}
-    if isinstance(finished, FoldsRun):
+    if isinstance(finished, SeedsRun):
+        one, other = (seed_path(finished.path, seed) for seed in finished.seeds[:2])
+        steps = {
+            f"tellapart compare {one} {other}": "is one better, or is it chance?",
+            f"tellapart predict {one} IMAGE ...": "what the first seed makes of a picture",
+        }
+        if len(finished.split.rows("test")):
+            steps = {f"tellapart evaluate {path} --split test": "the final number, of every seed", **steps}
+    elif isinstance(finished, FoldsRun):
         steps = {
             f"tellapart train {finished.config.data.source} ...": "the model to ship: the same without --data.folds",
             f"tellapart predict {fold_path(finished.path, 1)} IMAGE ...": "what the first fold makes of a picture",

@@ -40,7 +40,7 @@ def wilson(num_successes: float, n: float, confidence: float = 0.95) -> tuple[fl
     """
     if not 0 <= num_successes <= n:
         raise ValueError(f"wilson: expected 0 <= num_successes <= n, found {num_successes} of {n}.")
-    z = _quantile(confidence)
+    z = normal_quantile(confidence)
     if n == 0:
         return math.nan, math.nan
     centre = num_successes + z * z / 2
@@ -135,35 +135,6 @@ def bootstrap_counts(
     return _percentiles([np.asarray(statistic(_counts(chunk)), np.float64) for chunk in draws], n, confidence)
 
 
-def mean_of_shares(
-    hits: np.ndarray, strata: np.ndarray, *, seed: int, num_resamples: int = NUM_RESAMPLES, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Return an interval for the mean over strata of the share of hits, such as balanced accuracy, within [0, 1].
-
-    It is the wider, at each end, of two intervals that each cover where the other fails. The stratified bootstrap sees
-    no spread in a stratum whose few images are all alike: with one image a stratum it is a point. Wilson's interval for
-    `effective_n` has no such hole but takes all strata to be equally hard. In 600 simulated tables each of strata of
-    1000 and 10 images with true shares of 0.9 and 0.95, a 95% interval held the truth in 37% of cases by the first and
-    in 98% by the second; with shares of 0.99 and 0.5, in 91% and 89%.
-
-    Args:
-        hits: bool `(n,)`.
-        strata: the stratum of each image, `(n,)`.
-        seed: as in `bootstrap`.
-        num_resamples: as in `bootstrap`.
-        confidence: as in `bootstrap`.
-    """
-    _, stratum, sizes = np.unique(strata, return_inverse=True, return_counts=True)
-    share = float((np.bincount(stratum, hits) / sizes).mean())
-    size = effective_n(sizes)
-    low, high = wilson(share * size, size, confidence)
-    # Strata keep their sizes, so the mean of shares is a mean over images of weights.
-    weights = hits * (len(hits) / (len(sizes) * sizes[stratum]))
-    drawn = bootstrap_mean(weights, seed=seed, num_resamples=num_resamples, strata=stratum, confidence=confidence)
-    # A single image has no bootstrap, and rounding can carry a mean of weights just past 1.
-    return max(0.0, float(np.fmin(low, drawn[0]))), min(1.0, float(np.fmax(high, drawn[1])))
-
-
 def effective_n(sizes: np.ndarray) -> float:
     """Return how many images, evenly spread over strata, tell the mean of their shares as precisely as `sizes` do.
 
@@ -221,7 +192,7 @@ def _counts(chunk: np.ndarray) -> np.ndarray:
 
 
 def _percentiles(chunks: list[np.ndarray], n: int, confidence: float) -> tuple[float, float]:
-    _quantile(confidence)
+    normal_quantile(confidence)
     values = np.concatenate([*chunks, np.empty(0)])
     values = values[~np.isnan(values)]
     if n < 2 or len(values) == 0:
@@ -230,7 +201,12 @@ def _percentiles(chunks: list[np.ndarray], n: int, confidence: float) -> tuple[f
     return float(low), float(high)
 
 
-def _quantile(confidence: float) -> float:
+def normal_quantile(confidence: float) -> float:
+    """Return how many standard deviations a two-sided normal interval reaches; ValueError unless within (0, 1).
+
+    >>> round(normal_quantile(0.95), 6)
+    1.959964
+    """
     if not 0 < confidence < 1:
         raise ValueError(f"expected a confidence between 0 and 1, such as 0.95; found {confidence}.")
     return NormalDist().inv_cdf((1 + confidence) / 2)

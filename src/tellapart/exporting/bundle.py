@@ -17,18 +17,22 @@ from torch.overrides import TorchFunctionMode
 from tellapart.data.decode import background_rgb
 from tellapart.data.preprocess import Preprocess
 from tellapart.errors import ConfigError, RunError, TellapartError
+from tellapart.evaluation.calibration import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 from tellapart.evaluation.metrics import HEADLINE
 from tellapart.exporting.card import model_card
 from tellapart.exporting.classifier import Classifier
 from tellapart.exporting.module import ClassifierModule
 from tellapart.models import create_model, is_external
 
-FORMAT_VERSION = 1
+# Version 1 had no temperature and no thresholds.
+FORMAT_VERSION = 2
 _WEIGHTS = "model.safetensors"
 # A model's name is a table's key or one of timm's and torchvision's; a path or an address of a hub is neither.
 _MODEL_NAME = re.compile(r"((timm|torchvision):)?[A-Za-z0-9_.\-]{1,100}")
 # No image is larger (config's `size_px`), and no number in a config.json may make this process allocate more.
 _MAX_SIZE_PX = 4096
+# What a bundle without a word of them has.
+_WITHOUT: dict[str, Any] = {"temperature": 1.0, "thresholds": []}
 
 
 def save_bundle(folder: Path, module: ClassifierModule, info: Mapping[str, Any]) -> None:
@@ -51,6 +55,8 @@ def save_bundle(folder: Path, module: ClassifierModule, info: Mapping[str, Any])
         **info,
         "task": module.task,
         "preprocessing": module.preprocess.settings(),
+        "temperature": float(module.temperature),
+        "thresholds": [] if module.thresholds is None else module.thresholds.tolist(),
         "files": {_WEIGHTS: hashlib.sha256(weights).hexdigest()},
     }
     contents = {
@@ -89,6 +95,8 @@ def load_bundle(folder: Path, device: torch.device) -> Classifier:
         weights = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise RunError(f"{folder / _WEIGHTS}: not a safetensors file ({error}).") from None
+    if info["version"] == 1:
+        weights.setdefault("temperature", torch.ones(()))
     module = _empty_module(folder, info, weights)
     try:
         module.load_state_dict(weights)
@@ -96,7 +104,12 @@ def load_bundle(folder: Path, device: torch.device) -> Classifier:
         raise RunError(f"{folder}: {_first_mismatch(error)}") from None
     if module.preprocess.settings() != info["preprocessing"]:
         raise RunError(f"{folder}: config.json describes another preprocessing than the weights hold.")
-    return Classifier(module.to(device).eval(), tuple(info["classes"]), info, device)
+    classifier = Classifier(module.to(device).eval(), tuple(info["classes"]), info, device)
+    stored = {"temperature": classifier.temperature, "thresholds": list(classifier.thresholds)}
+    for name, found in stored.items():
+        if found != info.get(name, _WITHOUT[name]):
+            raise RunError(f"{folder}: config.json has another {name} ({_shown(info.get(name))}) than the weights.")
+    return classifier
 
 
 def _empty_module(folder: Path, info: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> ClassifierModule:
@@ -113,7 +126,8 @@ def _empty_module(folder: Path, info: Mapping[str, Any], weights: Mapping[str, t
 
     def make() -> ClassifierModule:
         network = create_model(**info["model"])
-        return ClassifierModule(preprocess, network, info["task"], torch.zeros(num_scales), torch.ones(num_scales))
+        scale, thresholds = torch.ones(num_scales), torch.ones(num_outputs) if info.get("thresholds") else None
+        return ClassifierModule(preprocess, network, info["task"], torch.zeros(num_scales), scale, thresholds)
 
     try:
         if not any(tensor.shape[:1] == (num_outputs,) for tensor in weights.values()):
@@ -170,6 +184,8 @@ def read_info(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not JSON ({error}).") from None
     needed = {"version", "task", "classes", "model", "preprocessing", "files"}
+    if isinstance(info, dict) and info.get("version") != 1:
+        needed |= set(_WITHOUT)
     missing = sorted(needed - set(info)) if isinstance(info, dict) else sorted(needed)
     if missing:
         raise RunError(f"{path}: expected the config of a bundle, which has also: {', '.join(missing)}.")
@@ -185,7 +201,7 @@ def read_info(folder: Path) -> dict[str, Any]:
 def _checks(info: Mapping[str, Any]) -> Iterator[tuple[bool, str, Any]]:
     """Yield (whether it is so, what is expected, what was found) for everything that loading relies on."""
     task, classes, files = info["task"], info["classes"], info["files"]
-    yield _is_whole(info["version"], 1, FORMAT_VERSION), f"version {FORMAT_VERSION}", info["version"]
+    yield _is_whole(info["version"], 1, FORMAT_VERSION), f"version 1 to {FORMAT_VERSION}", info["version"]
     yield isinstance(task, str) and task in HEADLINE, f"task: {', '.join(HEADLINE)}", task
     is_names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     yield is_names and len(set(classes)) == len(classes), "classes: a list of different names", classes
@@ -201,6 +217,13 @@ def _checks(info: Mapping[str, Any]) -> Iterator[tuple[bool, str, Any]]:
     channels = model.get("in_channels")
     yield _is_whole(channels, 1, 3) and channels != 2, "model.in_channels: 1 or 3", channels
     yield from _preprocessing_checks(info["preprocessing"], model)
+    temperature, thresholds = (info.get(name, without) for name, without in _WITHOUT.items())
+    low, high = LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE
+    yield _is_number(temperature, low, high), f"temperature: a number from {low:g} to {high:g}", temperature
+    is_thresholds = isinstance(thresholds, list) and all(_is_number(number, 0, 1) for number in thresholds)
+    count = num_classes if task == "multilabel" and thresholds else 0
+    expected = "a number from 0 to 1 a class, or none" if task == "multilabel" else "none"
+    yield is_thresholds and len(thresholds) == count, f"thresholds: {expected}", thresholds
 
 
 def _preprocessing_checks(settings: Any, model: Mapping[str, Any]) -> Iterator[tuple[bool, str, Any]]:
@@ -229,6 +252,10 @@ def _is_background(value: Any) -> bool:
     except (ConfigError, TypeError):
         return False
     return True
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _is_whole(value: Any, low: int, high: int) -> bool:

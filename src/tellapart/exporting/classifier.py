@@ -17,6 +17,7 @@ from tellapart import hardware
 from tellapart.data.decode import ImageError, background_rgb, picture_pixels
 from tellapart.errors import DataError
 from tellapart.evaluation.predictions import THRESHOLD
+from tellapart.evaluation.views import mean_over_views, views
 from tellapart.exporting.module import ClassifierModule
 
 _BATCH_SIZE = 64
@@ -56,7 +57,17 @@ class Classifier:
         """What the outputs mean: "multiclass", "multilabel" or "regression"."""
         return self.module.task
 
-    def predict(self, images: Any, *, batch_size: int = _BATCH_SIZE) -> list[Prediction]:
+    @property
+    def temperature(self) -> float:
+        """What the logits are divided by before they become probabilities."""
+        return float(self.module.temperature)
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Multilabel: above what probability each class is predicted; none: 0.5 for each."""
+        return () if self.module.thresholds is None else tuple(self.module.thresholds.tolist())
+
+    def predict(self, images: Any, *, batch_size: int = _BATCH_SIZE, tta: str = "none") -> list[Prediction]:
         """Return a prediction for each image.
 
         Args:
@@ -64,21 +75,25 @@ class Classifier:
                 tensor `(C, H, W)`. An array `(N, H, W, C)`, a tensor `(N, C, H, W)`, and either as grey `(N, H, W)`
                 where that cannot be a single image, is several.
             batch_size: images computed at a time.
+            tta: "flip" or "flip-shift" look at several views of each image; see `evaluation.views`.
 
         Raises:
             DataError: an image cannot be read, with its place and the reason; or something is no image at all.
+            ConfigError: `tta` is no name of views.
         """
-        results = enumerate(self.predict_each(_listed(images), batch_size))
+        results = enumerate(self.predict_each(_listed(images), batch_size, tta=tta))
         return [_only_prediction(number, *result) for number, result in results]
 
     def predict_each(
-        self, images: Iterable[Any], batch_size: int = _BATCH_SIZE
+        self, images: Iterable[Any], batch_size: int = _BATCH_SIZE, *, tta: str = "none"
     ) -> Iterator[tuple[Any, Prediction | ImageError]]:
         """Yield each image with its prediction, or with why it cannot be read; decodes ahead.
 
         Raises:
             DataError: something is no image at all, or `batch_size` is below 1.
+            ConfigError: `tta` is no name of views.
         """
+        views(tta)
         if batch_size < 1:
             raise DataError(f"batch_size: expected at least 1, found {batch_size}.")
         iterator = iter(images)
@@ -89,26 +104,37 @@ class Classifier:
                 results = list(decoded)
                 following = list(islice(iterator, batch_size))
                 decoded = pool.map(self._try_reduce, following)
-                yield from zip(waiting, self._predict_reduced(results), strict=True)
+                yield from zip(waiting, self._predict_reduced(results, tta), strict=True)
                 waiting = following
 
-    def _predict_reduced(self, images: Sequence[torch.Tensor | ImageError]) -> list[Prediction | ImageError]:
+    def _predict_reduced(self, images: Sequence[torch.Tensor | ImageError], tta: str) -> list[Prediction | ImageError]:
         readable = [image for image in images if isinstance(image, torch.Tensor)]
-        outputs = iter(self.outputs(torch.stack(readable)).cpu().tolist() if readable else [])
-        return [image if isinstance(image, ImageError) else self._prediction(next(outputs)) for image in images]
+        outputs = iter(self.outputs(torch.stack(readable), tta).cpu().tolist() if readable else [])
+        thresholds = self.thresholds or (THRESHOLD,) * len(self.classes)
+        return [
+            image if isinstance(image, ImageError) else self._prediction(next(outputs), thresholds) for image in images
+        ]
 
     @torch.inference_mode()
-    def outputs(self, reduced: torch.Tensor) -> torch.Tensor:
-        """Return outputs float32 `(B, K)` for images that `module.preprocess.reduce` made."""
-        return self.module.from_reduced(reduced.to(self.device))
+    def outputs(self, reduced: torch.Tensor, tta: str = "none") -> torch.Tensor:
+        """Return outputs float32 `(B, K)` for images that `module.preprocess.reduce` made: calibrated probabilities.
 
-    def _prediction(self, outputs: list[float]) -> Prediction:
+        With `tta` they are those of the mean of the logits over the views of each image.
+        """
+        return self.module.from_logits(self.logits(reduced, tta))
+
+    @torch.inference_mode()
+    def logits(self, reduced: torch.Tensor, tta: str = "none") -> torch.Tensor:
+        """Return what the network says of reduced images before the temperature, float32 `(B, K)`."""
+        return mean_over_views(self.module.logits, reduced.to(self.device), tta)
+
+    def _prediction(self, outputs: list[float], thresholds: Sequence[float]) -> Prediction:
         names = self.classes or [str(number) for number in range(len(outputs))]
         probs = dict(zip(names, outputs, strict=True))
         if self.task == "regression":
             return Prediction(", ".join(f"{value:.6g}" for value in outputs), float("nan"), probs)
         if self.task == "multilabel":
-            chosen = [name for name, prob in probs.items() if prob > THRESHOLD]
+            chosen = [name for (name, prob), least in zip(probs.items(), thresholds, strict=True) if prob > least]
             return Prediction("|".join(chosen), max(outputs), probs)
         best = max(range(len(outputs)), key=outputs.__getitem__)
         return Prediction(self.classes[best], outputs[best], probs)

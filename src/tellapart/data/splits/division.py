@@ -46,7 +46,7 @@ def make_split(
         source: what to divide.
         pixel_hashes: one per sample; "" for an unreadable one, which stays in the part it is in.
         config: how to divide.
-        seed: the run's seed.
+        seed: the run's seed, by which it is drawn where `data.split_seed` names no other.
         content_hashes: one per sample, of the encoded bytes, to be stored with the division.
         near_groups: int64 `(N,)`; images of one number, -1 aside, stay on one side as those of one group do.
         say: called with each sentence for the user: what was found, assumed or cannot be as asked.
@@ -56,6 +56,7 @@ def make_split(
         DataError: a class without training images, no training images, or too few to hold any out.
     """
     check_division(source, config)
+    seed = config.split_seed if config.split_seed >= 0 else seed
     groups = find_groups(source, config, say)
     if config.split:
         splits, stored_groups = apply_given(read_given(config.split), source, pixel_hashes, say)

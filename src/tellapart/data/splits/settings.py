@@ -35,8 +35,11 @@ def check_division(source: Source, config: DataConfig) -> None:
 
 
 def unread_fractions(source: Source, config: DataConfig, names: Collection[str]) -> list[str]:
-    """Return a sentence for each of `names`, dotted names of fields, that is a fraction by which nothing is drawn."""
-    problems = []
+    """Return a sentence for each of `names`, dotted names of fields, that is a fraction by which nothing is drawn.
+
+    `data.split_seed` is another such name, where nothing is drawn at random.
+    """
+    problems = _unread_seed(source, config) if "data.split_seed" in names and config.split_seed >= 0 else []
     for part in ("val", "test"):
         if (name := f"data.{part}_fraction") not in names:
             continue
@@ -47,6 +50,18 @@ def unread_fractions(source: Source, config: DataConfig, names: Collection[str])
         elif part in source.parts and not config.folds:
             problems.append(f"{name}: has no effect, because {source.name} has a {part} part of its own")
     return problems
+
+
+def _unread_seed(source: Source, config: DataConfig) -> list[str]:
+    if config.split:
+        why = "with data.split, which says where each image goes"
+    elif _time_settings(config):
+        why = f"with {_time_settings(config)[0]}: a division by time is not drawn"
+    elif not config.folds and "val" in source.parts and ("test" in source.parts or not config.test_fraction):
+        why = f"because nothing is left to draw: {source.name} has parts of its own"
+    else:
+        return []
+    return [f"data.split_seed: has no effect {why}"]
 
 
 def _time_settings(config: DataConfig) -> list[str]:
