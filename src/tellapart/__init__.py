@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tellapart.api.pack import Packed, pack
     from tellapart.api.report import report
     from tellapart.api.run import Run
+    from tellapart.api.seeds import SeedsRun
     from tellapart.api.train import train
     from tellapart.config import RunConfig
     from tellapart.data.dataset import ArrayDataset, make_loaders
@@ -46,6 +47,7 @@ _HOMES = {
     "Prediction": "tellapart.exporting.classifier",
     "Run": "tellapart.api.run",
     "RunConfig": "tellapart.config",
+    "SeedsRun": "tellapart.api.seeds",
     "TellapartError": "tellapart.errors",
     "check": "tellapart.api.check",
     "compare": "tellapart.api.compare",
@@ -89,6 +91,7 @@ __all__ = [
     "Prediction",
     "Run",
     "RunConfig",
+    "SeedsRun",
     "TellapartError",
     "__version__",
     "check",

@@ -112,7 +112,7 @@ def test_multiclass_equals_sklearn(present: int) -> None:
     unscaled: dict[str, Any] = {"scale_by_half": False}
     guess, some = p.predicted(), np.arange(present)
     macro: dict[str, Any] = {"labels": some, "average": "macro", "zero_division": 0}
-    weighted = macro | {"average": "weighted"}
+    weighted: dict[str, Any] = {**macro, "average": "weighted"}
     one_hot = np.eye(8)[truth]
     expected = {
         "top1": metrics.accuracy_score(truth, guess),

@@ -222,7 +222,7 @@ def test_large_pictures_are_within_the_budget(photographs: Source) -> None:
     facts = run_of(photographs, config, data)
     chosen = [(0, photographs.paths[0], "ant")]
     spent = Pictures(photographs, data.split, data.preprocess, max_bytes=0)
-    assert views(spent, data.preprocess, config, chosen, [0])[0].judged == ""
+    assert views(spent, data.preprocess, config, chosen, [0]) == []
     found = views(Pictures.of(facts), data.preprocess, config, chosen, [0])[0]
     assert found.judged.startswith("data:image/webp")
     assert pixels_of(found.judged).shape == (96, 96, 3)

@@ -108,8 +108,9 @@ def views(
         chosen: (row in the division, path, label) of each image.
         epochs: as the run counts, from 0.
     """
-    found = [(index, pictures.row_of(path), path, label) for index, path, label in chosen]
-    found = [(index, row, path, label) for index, row, path, label in found if row is not None]
+    placed = [(index, pictures.row_of(path), path, label) for index, path, label in chosen]
+    # A picture that changed on disk since is not what the network was shown.
+    found = [(index, row, path, label) for index, row, path, label in placed if row is not None and pictures.uri(row)]
     if pictures.source is None or not found:
         return []
     places, images = reduced_images(pictures.source, preprocess, [row for _, row, _, _ in found])
