@@ -383,6 +383,8 @@ def test_what_is_neither_run_nor_table(run: Run, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"")
     with pytest.raises(RunError, match=r"a file that ends in .csv, .tsv, .parquet"):
         evaluate(tmp_path / "photo.jpg")
+    with pytest.raises(RunError, match=r"expected a table of predictions .*, found no such file"):
+        evaluate(tmp_path / "nowhere.csv")
     with pytest.raises(RunError, match="is a bundle"):
         evaluate(run.bundle)
 

@@ -23,6 +23,7 @@ from tellapart.api.subject import Subject, aligned_targets, is_own_again, other_
 from tellapart.api.without_images import Asked, evaluate_several, evaluate_table
 from tellapart.data.splits import SPLITS, Split
 from tellapart.errors import RunError, unknown_name
+from tellapart.evaluation.foreign import is_table
 from tellapart.evaluation.predictions import Predictions
 from tellapart.evaluation.views import views
 from tellapart.exporting.classifier import Classifier
@@ -76,7 +77,7 @@ def evaluate(
     if split is not None and split not in SPLITS:
         raise RunError(unknown_name("split", split, SPLITS))
     views(tta)
-    if not isinstance(run, Run) and Path(run).is_file():
+    if not isinstance(run, Run) and (Path(run).is_file() or is_table(run)):
         return evaluate_table(Path(run), asked.in_words(split, data), selective=selective, classes=classes)
     display = progress if isinstance(progress, Progress) else make_progress(progress)
     run = run if isinstance(run, Run) else Run(Path(run))

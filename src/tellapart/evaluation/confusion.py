@@ -202,7 +202,7 @@ def _least_variance(hits: np.ndarray, sizes: np.ndarray, weights: np.ndarray) ->
 
     The few images of a rare class are often all hits, and then show no variance, although the mean hangs on them. For
     classes of 1000 and 10 images with true shares of 0.9 and 0.95, an interval without this held the mean in 40% of
-    cases, and with it in 98%; for 0.95 and 0.9 in 62% and 94%.
+    cases, and with it in 99%; for 0.95 and 0.9 in 62% and 97% (400 simulated tables each).
 
     Source: Price and Bonett (2004), "An improved confidence interval for a linear function of binomial proportions".
     """
