@@ -48,7 +48,7 @@ def made_split(source: Source, splits: list[str]) -> Split:
 
 
 def made_predictions(source: Source, rows: np.ndarray, *, skill: float = 0.7, seed: int = 1) -> Predictions:
-    """Return what a network of some skill, a share from 0 to 1, says of the rows."""
+    """Return what a network of some skill, a share from 0.5 to 1, says of the rows."""
     rng = np.random.default_rng(seed)
     targets, num_outputs = source.targets[rows], source.num_outputs
     if source.task == "regression":

@@ -153,7 +153,7 @@ def test_without_cleanlab_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
 def test_names_of_strangers_are_words(task: str) -> None:
     names = (EVIL, "\u202egpj", "a|b")
-    facts = made_facts(task, names, skill=0.4, paths=tuple(f"{EVIL}\x1b[2J{n}.png" for n in range(120)))
+    facts = made_facts(task, names, skill=0.5, paths=tuple(f"{EVIL}\x1b[2J{n}.png" for n in range(120)))
     section = gallery.section(facts, Pictures.of(facts))
     assert section is not None
     html = str(section.html)

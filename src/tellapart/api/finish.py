@@ -17,6 +17,7 @@ from tellapart.api.evaluate import Evaluation, judge, record, stacked
 from tellapart.api.job import Job
 from tellapart.api.run import Run, write_json
 from tellapart.api.several import TitledProgress
+from tellapart.data.sources import Source
 from tellapart.evaluation.calibration import fit_temperature
 from tellapart.evaluation.metrics import metrics_json
 from tellapart.evaluation.thresholds import choose_thresholds
@@ -143,6 +144,14 @@ def write_overview(run: Run, display: Progress) -> None:
 
     if run.config.train.report == "yes":
         _say_where(run, display, lambda: report(run))
+
+
+def write_report_again(run: Run, source: Source, display: Progress) -> None:
+    """Write a run's page once more, now that its test part was looked at, if its config asks for it."""
+    from tellapart.api.report import write_report
+
+    if run.config.train.report == "yes":
+        _say_where(run, display, lambda: write_report(run, source=source))
 
 
 def _write_report(job: Job, run: Run, classifier: Classifier, evaluation: Evaluation, display: Progress) -> None:

@@ -86,8 +86,8 @@ class Run:
         """Return a prediction for each image; see `Classifier.predict`."""
         return self.classifier.predict(images)
 
-    def evaluate(self, split: str = "val", **arguments: Any) -> Evaluation:
-        """Return the metrics on a split; see `tellapart.evaluate`."""
+    def evaluate(self, split: str | None = None, **arguments: Any) -> Evaluation:
+        """Return the metrics on a split, by default val; see `tellapart.evaluate`."""
         from tellapart.api.evaluate import evaluate
 
         return evaluate(self.path, split, **arguments)

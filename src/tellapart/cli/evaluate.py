@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
+from pathlib import Path
 
 from tellapart.cli.parser import Parser
 
@@ -82,4 +84,6 @@ def run(arguments: list[str]) -> int:
     else:
         width = max(60, min(120, shutil.get_terminal_size((80, 24)).columns))
         print("\n".join(result.lines(width)))
+        if found.split == "test" and found.data is None and Path(found.run).is_dir():
+            print(f"\nnext: tellapart report {shlex.quote(found.run)}  # the page, with this number")
     return 0
