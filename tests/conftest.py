@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 # Read once, when torch loads OpenMP: on a busy machine its threads would otherwise spin while they wait.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -69,3 +71,18 @@ def make_folder(tmp_path: Path) -> MakeFolder:
 def image_folder(make_folder: MakeFolder) -> Path:
     """Return a folder of two classes with six images each, of different sizes."""
     return make_folder({"ant": 6, "bee": 6}, sizes=((9, 7), (12, 12), (8, 15)))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Yield a headless Chromium; tests that ask for it skip where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    # One a module, not one for all: while it is open no other test can have an event loop.
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=chromium, headless=True, args=flags)
+        yield opened
+        opened.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tellapart.auditing.thumbnails import Thumbnails
 from tellapart.data.sources import ArraySource, FolderSource
 from tellapart.errors import DataError
 from tellapart.training.progress import Progress
+from tests.browser import WEAK_CONTRAST
 
 EVIL = "<script>alert(1)</script>"
 LONG = "a_class_with_a_name_that_has_no_place_to_break_it_" * 3
@@ -115,18 +115,6 @@ def test_a_page_that_cannot_be_written_is_said_and_leaves_nothing(messy: Audit, 
 # --- in a browser ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser() -> Any:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--disable-gpu", "--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1280, "light")])
 def test_in_a_browser(messy: Audit, browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
     file = write_page(messy, tmp_path / "page.html")
@@ -150,7 +138,7 @@ def test_in_a_browser(messy: Audit, browser: Any, tmp_path: Path, width: int, sc
     assert page.evaluate("document.images.length") > 10
     cropped = "[...document.images].filter(i => i.offsetHeight > i.parentElement.clientHeight).length"
     assert page.evaluate(cropped) == 0
-    assert page.evaluate(_CONTRAST, ["p", ".soft", ".path", ".tag", ".more", ".detail", "code"]) == []
+    assert page.evaluate(WEAK_CONTRAST, ["p", ".soft", ".path", ".tag", ".more", ".detail", "code"]) == []
     page.close()
 
 
@@ -167,26 +155,3 @@ def test_the_keyboard_reaches_every_finding(messy: Audit, browser: Any, tmp_path
     assert page.evaluate("location.hash") == "#finding-1"
     assert abs(page.evaluate("document.getElementById('finding-1').getBoundingClientRect().top")) < 900
     page.close()
-
-
-# WCAG 2.2, 1.4.3: the contrast of text against what lies behind it, at least 4.5.
-_CONTRAST = """
-(selectors) => {
-  const parse = text => text.match(/[0-9.]+/g).map(Number);
-  const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = rgb => rgb.slice(0, 3).map(v => linear(v / 255))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = element => {
-    for (let e = element; e; e = e.parentElement) {
-      const color = parse(getComputedStyle(e).backgroundColor);
-      if (color.length < 4 || color[3] > 0) return color;
-    }
-  };
-  const weak = [];
-  for (const selector of selectors) for (const element of document.querySelectorAll(selector)) {
-    const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < 4.5) weak.push(selector);
-  }
-  return [...new Set(weak)];
-}
-"""

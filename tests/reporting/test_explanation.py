@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tellapart.exporting.classifier import Prediction
 from tellapart.reporting.explanation import Explanation, HeatMap, Neighbour, Unreadable, as_text, headline
 from tellapart.reporting.explanation_page import MAX_BYTES, render_page, write_page
 from tellapart.reporting.heat_pictures import PageImages, as_rows, colours, css_gradient, overlay, resized
+from tests.browser import WEAK_CONTRAST
 
 EVIL = "<script>alert(1)</script>"
 LONG = "a_class_with_a_name_that_has_no_place_to_break_it_" * 2
@@ -285,18 +285,6 @@ def test_pictures_are_made_until_the_budget_is_spent() -> None:
 # --- in a browser ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser() -> Any:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=["--disable-gpu", "--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (1280, "light"), (1280, "dark")])
 def test_in_a_browser(
     messy: list[Explanation | Unreadable], browser: Any, tmp_path: Path, width: int, scheme: str
@@ -326,7 +314,7 @@ def test_in_a_browser(
     narrow = page.evaluate("Math.min(...[...document.querySelectorAll('.x-bars svg')].map(s => s.clientWidth))")
     assert narrow > 60
     names = ["p", ".soft", ".path", ".tag", "figcaption", "small", ".other", ".x-remarks li", "code"]
-    assert page.evaluate(_CONTRAST, names) == []
+    assert page.evaluate(WEAK_CONTRAST, names) == []
     page.close()
 
 
@@ -341,26 +329,3 @@ def test_the_keyboard_reaches_every_image(messy: list[Explanation | Unreadable],
     page.keyboard.press("Enter")
     assert page.evaluate("location.hash") == "#image-1"
     page.close()
-
-
-# WCAG 2.2, 1.4.3: the contrast of text against what lies behind it, at least 4.5.
-_CONTRAST = """
-(selectors) => {
-  const parse = text => text.match(/[0-9.]+/g).map(Number);
-  const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = rgb => rgb.slice(0, 3).map(v => linear(v / 255))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = element => {
-    for (let e = element; e; e = e.parentElement) {
-      const color = parse(getComputedStyle(e).backgroundColor);
-      if (color.length < 4 || color[3] > 0) return color;
-    }
-  };
-  const weak = [];
-  for (const selector of selectors) for (const element of document.querySelectorAll(selector)) {
-    const [a, b] = [light(parse(getComputedStyle(element).color)), light(behind(element))].sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < 4.5) weak.push(selector);
-  }
-  return [...new Set(weak)];
-}
-"""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,19 +15,6 @@ from tests.reporting.made_facts import made_facts
 NAMES = ("zebra", "ant & bee", "<b>cat</b>", "a_class_with_a_name_that_has_no_place_to_break_it_at_all", "dog")
 SECTIONS = ("answer", "curves", "confusion", "classes", "mistakes", "calibration", "data", "model")
 WIDTHS = (360, 1280)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, headless=True, args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
