@@ -20,6 +20,7 @@ from tellapart.cli.main import run as command_line
 from tellapart.errors import RunError
 from tellapart.evaluation.metrics import evaluate_predictions
 from tellapart.reporting import model_section
+from tests.reporting.made_facts import made_ood, made_robustness
 
 LABELS = np.arange(120) % 3
 IMAGES = (np.random.default_rng(0).integers(0, 64, (120, 8, 8)) + 64 * LABELS[:, None, None]).astype(np.uint8)
@@ -174,6 +175,28 @@ def test_files_that_only_add_to_the_page_may_be_missing_or_damaged(run: Path) ->
     with (run / "evaluations.jsonl").open("a") as file:
         file.write('{"torn": ')
     assert ids(report(run)) == [name for name in EVERY if name != "curves"]
+
+
+def test_what_an_evaluation_added_is_shown_where_it_is_whole_and_of_these_weights(run: Path) -> None:
+    weights = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])["weights"]
+    whole = {"robustness": made_robustness(weights=weights), "ood": made_ood(weights=weights)}
+
+    def left(**changed: str) -> tuple[bool, bool]:
+        for name, content in whole.items():
+            (run / f"{name}.json").write_text(changed.get(name, json.dumps(content)))
+        facts = gather(Run(run))
+        return bool(facts.robustness), bool(facts.ood)
+
+    assert gather(Run(run)).robustness == {}
+    assert left() == (True, True)
+    assert ids(report(run)) == [*EVERY[:6], "robustness", *EVERY[6:]]
+    for name, seen in (("robustness", (False, True)), ("ood", (True, False))):
+        for damaged in ("", "[]", "{}", json.dumps(whole[name])[:-9], json.dumps({**whole[name], "n": None})):
+            assert left(**{name: damaged}) == seen
+        # Made before the run was trained again.
+        assert left(**{name: json.dumps({**whole[name], "weights": "0" * 64})}) == seen
+        unrecorded = {key: value for key, value in whole[name].items() if key != "weights"}
+        assert left(**{name: json.dumps(unrecorded)}) == (True, True)
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing_behind(

@@ -163,3 +163,34 @@ def _made(
 def look(split: str, weights: str = WEIGHTS, **more: Any) -> dict[str, Any]:
     """Return a line of evaluations.jsonl."""
     return {"at": "2026-11-23T10:00:00+00:00", "weights": weights, "split": split, "n": 60, "metrics": {}, **more}
+
+
+def made_share(value: float, half: float = 0.02) -> dict[str, float]:
+    """Return a share with its interval, as the files of an evaluation have it."""
+    return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half)}
+
+
+def made_robustness(**changes: Any) -> dict[str, Any]:
+    """Return a robustness.json of two corruptions: one takes all that is right at its strongest, one takes nothing."""
+    accuracies = {"gaussian-noise": (0.9, 0.8, 0.6, 0.3, 0.0), "jpeg": (0.9, 0.9, 0.92, 0.9, 0.9)}
+    kinds = {
+        name: {
+            "strengths": [{"strength": k, **made_share(value)} for k, value in enumerate(values, start=1)],
+            "mean": made_share(sum(values) / 5),
+        }
+        for name, values in accuracies.items()
+    }
+    about = {"split": "test", "data": None, "tta": "none", "weights": WEIGHTS, "n": 60, "num_given": 60}
+    how = {"is_drawn": False, "parameters": "CIFAR-10-C", "side_px": SIDE, "seed": 0, "source": "a paper"}
+    return {**about, **how, "clean": made_share(0.9), "mean": made_share(0.712), "corruptions": kinds, **changes}
+
+
+def made_ood(**changes: Any) -> dict[str, Any]:
+    """Return an ood.json of three scores that notice most of what is not known."""
+    scores = {
+        name: {"auroc": made_share(0.9 + place / 100), "fpr95": made_share(0.25, 0.1), "threshold": 0.5}
+        for place, name in enumerate(("max_softmax", "max_logit", "energy"))
+    }
+    about = {"split": "test", "data": "insects", "tta": "none", "weights": WEIGHTS, "known": "test", "n": 40}
+    counts = {"num_given": 40, "num_known": 60, "num_trained_on": 0, "unreadable": {}}
+    return {**about, **counts, "scores": scores, **changes}

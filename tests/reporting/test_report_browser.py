@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from tellapart.reporting.page import render_page
-from tests.reporting.made_facts import made_facts
+from tests.reporting.made_facts import made_facts, made_ood, made_robustness
 
 # Names of several lengths, one without a place to break it, one that looks like markup.
 NAMES = ("zebra", "ant & bee", "<b>cat</b>", "a_class_with_a_name_that_has_no_place_to_break_it_at_all", "dog")
-SECTIONS = ("answer", "curves", "confusion", "classes", "mistakes", "calibration", "data", "model")
+SECTIONS = ("answer", "curves", "confusion", "classes", "mistakes", "calibration", "robustness", "data", "model")
 WIDTHS = (360, 1280)
 
 
@@ -22,7 +22,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pages of three runs, by task."""
     folder = tmp_path_factory.mktemp("reports")
     found = {
-        "multiclass": made_facts(names=NAMES, n=402, skill=0.6),
+        "multiclass": made_facts(names=NAMES, n=402, skill=0.6, robustness=made_robustness(), ood=made_ood()),
         "multilabel": made_facts("multilabel", NAMES),
         "regression": made_facts("regression", ()),
     }
@@ -71,7 +71,7 @@ def test_it_opens(browser: Any, files: dict[str, Path], task: str, width: int) -
     page = opened.page
     found = page.evaluate("[...document.querySelectorAll('main > section')].map(section => section.id)")
     assert found == [name for name in SECTIONS if page.locator(f"#{name}").count()]
-    assert len(found) == (5 if task == "regression" else 8)
+    assert len(found) == {"multiclass": 9, "multilabel": 8, "regression": 5}[task]
     for name in found:
         assert page.locator(f"section#{name} > h2").inner_text() != ""
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -161,7 +161,7 @@ def test_without_the_script_it_says_the_same(browser: Any, files: dict[str, Path
     page = context.new_page()
     page.goto(files["multiclass"].as_uri())
     assert page.locator("#matrix tbody th").all_inner_texts() == list(NAMES)
-    assert page.locator("main > section").count() == 8
+    assert page.locator("main > section").count() == len(SECTIONS)
     context.close()
 
 

@@ -302,4 +302,4 @@ def test_what_is_not_defined_is_a_dash() -> None:
 def test_templates_are_packaged() -> None:
     folder = Path(page.__file__).parent / "templates"
     assert {"page.html", "style.css", "script.js", "macros.html"} <= {path.name for path in folder.iterdir()}
-    assert len(SECTIONS) == 8
+    assert len(SECTIONS) == 9

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tellapart.exporting.classifier import Classifier
 from tellapart.reporting.facts import RunFacts
 from tellapart.reporting.overview import render_overview
 from tellapart.reporting.page import render_page
+from tellapart.reporting.robustness import is_ood, is_robustness
 
 PAGE_NAME = "report.html"
 
@@ -145,6 +146,8 @@ def gather(
         looks=looks,
         findings=_read_json(run.path / "findings.json").get("findings", []),
         unreadable=_read_json(run.path / "unreadable.json"),
+        robustness=_measured(run.path / "robustness.json", is_robustness, shipped),
+        ood=_measured(run.path / "ood.json", is_ood, shipped),
         source_problem=problem,
     )
 
@@ -169,7 +172,7 @@ def _recorded(
     They are those that were printed, and need no second bootstrap. A look of before a metric was known, with other
     weights, or of which it is not known whether it stored this table, does not count.
     """
-    weights = shipped.info.get("files", {}).get("model.safetensors")
+    weights = _weights(shipped)
     found: dict[str, dict[str, Estimate]] = {}
     for look in looks:
         table = predictions.get(look["split"])
@@ -181,6 +184,17 @@ def _recorded(
         if weights and same and "ece" in (look.get("metrics") or {}):
             found[look["split"]] = _estimates(look["metrics"])
     return found
+
+
+def _weights(shipped: Classifier) -> str | None:
+    return shipped.info.get("files", {}).get("model.safetensors")
+
+
+def _measured(path: Path, is_whole: Callable[[Mapping[str, Any]], bool], shipped: Classifier) -> dict[str, Any]:
+    """Return what an evaluation added on request, or nothing where it is damaged or of other weights."""
+    found, weights = _read_json(path), _weights(shipped)
+    is_stale = bool(weights) and (found.get("weights") or weights) != weights
+    return found if is_whole(found) and not is_stale else {}
 
 
 def _estimates(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, Estimate]:

@@ -34,6 +34,8 @@ class RunFacts:
         predictions: the stored tables, by split; "val" is always there.
         metrics: by split, what `evaluate_predictions` says of each table.
         uncalibrated: by split, the same of the probabilities before the temperature.
+        robustness: robustness.json, what corruptions leave of the accuracy; empty where nobody asked.
+        ood: ood.json, how well images of something else are noticed; empty where nobody asked.
     """
 
     name: str
@@ -51,6 +53,8 @@ class RunFacts:
     looks: Sequence[Mapping[str, Any]] = ()
     findings: Sequence[Mapping[str, Any]] = ()
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    robustness: Mapping[str, Any] = field(default_factory=dict)
+    ood: Mapping[str, Any] = field(default_factory=dict)
     source_problem: str = ""
 
     @property

@@ -16,6 +16,7 @@ from tellapart.reporting import (
     gallery,
     model_section,
     reliability,
+    robustness,
 )
 from tellapart.reporting.facts import RunFacts
 from tellapart.reporting.pictures import Pictures
@@ -37,6 +38,7 @@ SECTIONS: tuple[MakeSection, ...] = (
     classes.section,
     gallery.section,
     reliability.section,
+    robustness.section,
     data_section.section,
     model_section.section,
 )
