@@ -20,6 +20,7 @@ from tellapart.cli.main import run as command_line
 from tellapart.errors import RunError
 from tellapart.evaluation.metrics import evaluate_predictions
 from tellapart.reporting import model_section
+from tellapart.training.progress import Progress
 from tests.reporting.made_facts import made_ood, made_robustness
 
 LABELS = np.arange(120) % 3
@@ -235,3 +236,37 @@ def test_the_command_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_it_is_public(run: Path) -> None:
     made: Callable[..., Path] = tellapart.report
     assert made is report
+
+
+def test_a_look_at_test_renews_the_page(tmp_path: Path) -> None:
+    options = {"train.epochs": 1, "data.test_fraction": 0.2}
+    run = tellapart.train("digits", model="mlp", run=tmp_path / "run", options=options, progress=False)
+    page = run.path / "report.html"
+    assert "Accuracy on val" in page.read_text()
+    run.evaluate("test", progress=False)
+    assert "Accuracy on test" in page.read_text()
+    page.unlink()
+    run.evaluate("test", progress=False)
+    assert not page.exists(), "whoever took it away does not want it"
+
+
+def test_a_page_that_cannot_be_renewed_loses_no_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tellapart.train("digits", model="mlp", run=tmp_path / "run", options={"train.epochs": 1}, progress=False)
+
+    def fail(*_: object, **__: object) -> Path:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("tellapart.api.report.write_report", fail)
+    told = Told()
+    assert run.evaluate("test", progress=told).n == 180
+    assert any("the report was not written: no space left" in text for text in told.texts)
+
+
+class Told(Progress):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.texts.append(text)

@@ -17,6 +17,7 @@ from tellapart.api.evaluation import Evaluation, make_evaluation
 from tellapart.api.load import load
 from tellapart.api.looks import add_look, looks_at, require_same_division, weights_hash
 from tellapart.api.overlap import overlap_with
+from tellapart.api.pages import renew_page
 from tellapart.api.robustness import CorruptedHits, out_of_distribution, selective_results
 from tellapart.api.run import Run, write_json
 from tellapart.api.subject import Subject, aligned_targets, is_own_again, other_subject, own_subject
@@ -86,6 +87,8 @@ def evaluate(
             f"{run.path}: is a bundle, which says nothing of images. Name the folder of the run that made it."
         )
     if several := evaluate_several(run, split, data, asked, device=device, progress=display):
+        if split == "test":
+            renew_page(run, display)
         return several
     classifier = load(run, device=device)
     require_same_division(run)
@@ -101,6 +104,8 @@ def evaluate(
         found = selective_results(evaluation.predictions, val, is_val=name == "val", seed=run.config.seed)
         evaluation = replace(evaluation, selective=found)
     record(run, evaluation)
+    if name == "test" or evaluation.robustness is not None or evaluation.ood is not None:
+        renew_page(run, display, subject.source if is_own else None, classifier)
     return replace(evaluation, looks=tuple(looks_at(run, "test")))
 
 

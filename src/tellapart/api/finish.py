@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ import torch
 from tellapart.api.environment import versions
 from tellapart.api.evaluate import Evaluation, judge, record, stacked
 from tellapart.api.job import Job
+from tellapart.api.pages import say_where
 from tellapart.api.run import Run, write_json
 from tellapart.api.several import TitledProgress
-from tellapart.data.sources import Source
 from tellapart.evaluation.calibration import fit_temperature
 from tellapart.evaluation.metrics import metrics_json
 from tellapart.evaluation.thresholds import choose_thresholds
@@ -143,15 +142,7 @@ def write_overview(run: Run, display: Progress) -> None:
     from tellapart.api.report import report
 
     if run.config.train.report == "yes":
-        _say_where(run, display, lambda: report(run))
-
-
-def write_report_again(run: Run, source: Source, display: Progress) -> None:
-    """Write a run's page once more, now that its test part was looked at, if its config asks for it."""
-    from tellapart.api.report import write_report
-
-    if run.config.train.report == "yes":
-        _say_where(run, display, lambda: write_report(run, source=source))
+        say_where(run, display, lambda: report(run))
 
 
 def _write_report(job: Job, run: Run, classifier: Classifier, evaluation: Evaluation, display: Progress) -> None:
@@ -161,14 +152,4 @@ def _write_report(job: Job, run: Run, classifier: Classifier, evaluation: Evalua
         shipped = replace(classifier, info=read_info(run.bundle))
         return write_report(run, source=job.data.source, classifier=shipped, metrics={"val": evaluation.metrics})
 
-    _say_where(run, display, write)
-
-
-def _say_where(run: Run, display: Progress, write: Callable[[], Path]) -> None:
-    """Write a page and say where it is, or why it is not. The run has ended: no fault of a page may lose it."""
-    try:
-        text = f"report: {write()}"
-    except Exception as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        text = f"warning: the report was not written: {reason}. To try again: tellapart report {run.path}"
-    display.say(text)
+    say_where(run, display, write)

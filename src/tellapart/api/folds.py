@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from tellapart.api.evaluate import evaluate, looks_at
-from tellapart.api.finish import write_report_again
 from tellapart.api.prepare import Prepared
 from tellapart.api.run import Run, write_json
 from tellapart.api.several import (
@@ -129,7 +128,6 @@ def _test_fold(run: Run, prepared: Prepared, display: TitledProgress) -> Predict
     file = run.path / "predictions" / "test.parquet"
     if not looks_at(run, "test") or not file.exists():
         evaluate(run, "test", data=prepared.source, device=prepared.config.compute.device, progress=display)
-        write_report_again(run, prepared.source, display)
     table = Predictions.load(file)
     found = evaluate_predictions(table, seed=run.config.seed)
     display.say(f"test: {estimate_in_words(found[HEADLINE[table.task]], HEADLINE[table.task], len(table))}")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import sys
-from pathlib import Path
 
 from tellapart.cli.parser import Parser
 
@@ -84,6 +82,4 @@ def run(arguments: list[str]) -> int:
     else:
         width = max(60, min(120, shutil.get_terminal_size((80, 24)).columns))
         print("\n".join(result.lines(width)))
-        if found.split == "test" and found.data is None and Path(found.run).is_dir():
-            print(f"\nnext: tellapart report {shlex.quote(found.run)}  # the page, with this number")
     return 0
